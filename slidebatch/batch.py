@@ -1,0 +1,306 @@
+"""A batch from start to end: plan, check, run, resume, status. The one module that drives executors."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slidebatch import executors, projection
+from slidebatch.config import RunConfig
+from slidebatch.errors import InputError, ResultsError
+from slidebatch.events import (
+    InputFailed,
+    OnEvent,
+    RunEnded,
+    RunNote,
+    RunStarted,
+    StageEnded,
+    StageStarted,
+    TaskDone,
+    ignore,
+)
+from slidebatch.executors import Executor
+from slidebatch.finish import Failure, finish, finished, manifest
+from slidebatch.job import Job, open_job
+from slidebatch.lease import lease
+from slidebatch.normalise import Sketch, window
+from slidebatch.plan import Plan, write_plan
+from slidebatch.planning import Planned, make_plan
+from slidebatch.projection import Costs
+from slidebatch.stages import Attempt, Receipt
+from slidebatch.store import clean_partial, digest, disk_faults, read_json, remove, write_json
+
+DONE, FAILED_SOME = 0, 3
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A plan with its costs, before anything starts."""
+
+    planned: Planned
+    costs: Costs
+
+    def describe(self) -> str:
+        """For people, a line per thing."""
+        faults = [f"left out: {f.slide}: {f.sentence}" for f in self.planned.faults]
+        notes = [f"note: {n}" for n in self.planned.notes]
+        return "\n".join([projection.describe(self.planned.plan, self.costs), *notes, *faults])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `accuracy` is there where the input is a sample with known truth."""
+
+    done: int
+    failed: int
+    results: Path
+    exit_status: int
+    accuracy: Any | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is, read from its folder."""
+
+    name: str
+    state: str
+    stages: dict[str, tuple[int, int]]
+    slides: int
+    failures: tuple[Failure, ...]
+
+    def describe(self) -> str:
+        """For people."""
+        lines = [f"{self.name}: {self.state}, {self.slides} slides"]
+        if self.state != "done":
+            lines += [f"  {stage}: {done} of {total} tasks" for stage, (done, total) in self.stages.items()]
+        return "\n".join(
+            [*lines, *(f"  failed: {f['slide']} in {f['stage']}: {f['why']}" for f in self.failures)]
+        )
+
+
+def plan(config: RunConfig) -> Preview:
+    """Plan a run and project its costs. ConfigError or PlanError where it cannot be."""
+    planned = make_plan(config, _earlier_cell(config))
+    costs = projection.project(planned.plan, config.executor.count(config.model.threads))
+    projection.check(planned.plan, costs)
+    return Preview(planned, costs)
+
+
+def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
+    """Run a batch, or go on with it: the same config on the same folder resumes where it stopped.
+
+    Raises ConfigError, PlanError, LeaseError before anything starts; EnvironmentFault where the disk, the memory
+    or the workers fail (resumable). Inputs that fail are quarantined and told in the outcome.
+    """
+    results = Path(config.output.path).absolute()
+    _refuse_foreign(results)
+    with disk_faults(), lease(results / "work"):
+        preview = plan(config)
+        driver = Driver(results / "work", preview.planned, config, on_event)
+        return driver.run()
+
+
+def status(path: Path) -> Status:
+    """How far the run in a results folder is. ResultsError if there is none."""
+    work = Path(path) / "work"
+    if not (Path(path) / "manifest.json").exists():
+        raise ResultsError(f"{path}: no run has begun here; name the output.path of a run")
+    told = read_json(Path(path) / "manifest.json")
+    failures = tuple(read_json(p) for p in sorted((work / "failed").glob("*.json")))
+    if told["state"] == "done":
+        failures = tuple(_lines(Path(path) / "failures.jsonl"))
+    stages = {}
+    if told["state"] != "done":
+        job = open_job(str(work.absolute()))
+        for stage in job.plan.stages:
+            done = len(list((work / "receipts" / stage).glob("*.json")))
+            stages[stage] = (done, len(job.tasks(stage)))
+    return Status(told["name"], told["state"], stages, len(told["slides"]), failures)
+
+
+def _lines(path: Path) -> Iterator[Failure]:
+    import json
+
+    for line in path.read_text().splitlines():
+        yield json.loads(line)
+
+
+def _refuse_foreign(results: Path) -> None:
+    """A folder with other things in it is never written to."""
+    if results.is_dir() and any(results.iterdir()) and not (results / "work").is_dir():
+        raise ResultsError(
+            f"{results} holds files that are not a slidebatch run; set output.path to an empty or new folder"
+        )
+
+
+def _earlier_cell(config: RunConfig) -> tuple[int, int] | None:
+    """The patch shape that an earlier start of this very config chose."""
+    try:
+        told = read_json(Path(config.output.path) / "work" / "start.json")
+    except (FileNotFoundError, ValueError):
+        return None
+    return (told["cell"][0], told["cell"][1]) if told["tiling"] == _tiling_print(config) else None
+
+
+def _tiling_print(config: RunConfig) -> str:
+    return digest(config.tiling.model_dump(), config.model.model_dump(), config.input.model_dump())
+
+
+@dataclass
+class Driver:
+    """One start of a run: goes through the stages and keeps the ledger."""
+
+    work: Path
+    planned: Planned
+    config: RunConfig
+    on_event: OnEvent
+    session: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ledger: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    told: set[str] = field(default_factory=set)
+
+    @property
+    def plan(self) -> Plan:
+        return self.planned.plan
+
+    @property
+    def job(self) -> Job:
+        return open_job(str(self.work))
+
+    def run(self) -> Outcome:
+        """All stages, then the end."""
+        begun = time.perf_counter()
+        self._start()
+        executor = executors.start(self.config.executor, self.config.model.threads)
+        try:
+            self.on_event(
+                RunStarted(self.plan.name, str(self.work.parent), tuple(self.plan.stages), executor.dashboard)
+            )
+            for note in self.planned.notes:
+                self.on_event(RunNote(note))
+            self._tell_failures()
+            for stage in self.plan.stages:
+                self._stage(executor, stage)
+                if stage == "prepare":
+                    self._normalise()
+        finally:
+            executor.close()
+        outcome = self._finish()
+        nuclei = sum(int(n.get("nuclei", 0)) for n in self.ledger.values())
+        self.on_event(RunEnded(outcome.done, outcome.failed, nuclei, time.perf_counter() - begun))
+        return outcome
+
+    def _start(self) -> None:
+        """Store the plan, forget old failures (they are tried again), clean what kills left."""
+        clean_partial(self.work)
+        remove(self.work / "failed")
+        remove(self.work / "attempts")
+        write_plan(self.work, self.plan)
+        write_json(
+            self.work / "start.json",
+            {"cell": list(self.plan.patches.cell), "tiling": _tiling_print(self.config)},
+        )
+        for fault in self.planned.faults:
+            record = {"slide": fault.slide, "stage": "plan", "why": fault.sentence, "attempts": 1}
+            write_json(self.job.failure(fault.slide), record)
+        if not (self.work / "normalisation.json").exists():
+            write_json(self.work / "normalisation.json", {})
+        self._write_manifest("running")
+
+    def _write_manifest(self, state: str) -> None:
+        told = manifest(self.job, state, self.config.model_dump(mode="json"), self._failures())
+        write_json(self.work.parent / "manifest.json", told)
+
+    def _stage(self, executor: Executor, stage: str) -> None:
+        """Run one stage to its end."""
+        begun = time.perf_counter()
+        tasks = self._open_tasks(stage)
+        total = len(self.job.tasks(stage))
+        self.on_event(StageStarted(stage, total, total - len(tasks)))
+        for receipt in executor.run(str(self.work), stage, tasks, self.session):
+            self._note(stage, receipt)
+        self.on_event(StageEnded(stage, total, total, time.perf_counter() - begun))
+
+    def _open_tasks(self, stage: str) -> list[int]:
+        """Numbers of the tasks that any unfinished slide needs."""
+        job = self.job
+        if stage == "prepare":
+            return list(range(len(job.tasks(stage))))
+        closed = {n for n in range(len(self.plan.slides)) if finished(job, n)}
+        return [
+            i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in closed for item in t.items)
+        ]
+
+    def _note(self, stage: str, receipt: Receipt) -> None:
+        """Book a receipt and tell about it."""
+        mm2, nuclei, seconds = 0.0, 0, 0.0
+        for slide, numbers in receipt["slides"].items():
+            plan = self.plan.slides[self.plan.numbers[slide]]
+            mm2 += numbers["px"] * (plan.mpp_plan or 0.0) ** 2 / 1e6
+            nuclei += numbers["nuclei"]
+            seconds += numbers["seconds"]
+            self._book(slide, stage, numbers)
+        self.on_event(TaskDone(stage, tuple(receipt["slides"]), nuclei, mm2, seconds))
+        if receipt["failed"]:
+            self._tell_failures()
+
+    def _book(self, slide: str, stage: str, numbers: dict[str, float]) -> None:
+        """Add a receipt's numbers of one slide to the ledger."""
+        row = self.ledger[slide]
+        kind = "pyramid" if stage.startswith("pyramid") else stage
+        row[f"seconds_{kind}"] = row.get(f"seconds_{kind}", 0.0) + numbers["seconds"]
+        for name, value in numbers.items():
+            if name not in {"seconds", "px", "nuclei"}:
+                row[name] = row.get(name, 0) + value
+
+    def _normalise(self) -> None:
+        """Pool the statistics of each group and store its window; unchanged windows leave the file alone."""
+        job = self.job
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, slide in enumerate(self.plan.slides):
+            if not job.failed(number):
+                groups[slide.group].append(number)
+        windows = {g: self._window(job, numbers) for g, numbers in groups.items()}
+        if windows != read_json(self.work / "normalisation.json"):
+            write_json(self.work / "normalisation.json", windows)
+
+    def _window(self, job: Job, numbers: Sequence[int]) -> dict[str, Any]:
+        sketches = [Sketch.from_json(read_json(job.prepared(n).with_suffix(".json"))) for n in numbers]
+        try:
+            return dict(window(sketches, self.plan.normalise, job.at(numbers[0]).rgb).to_json())
+        except ValueError as error:
+            names = ", ".join(job.at(n).slide for n in numbers[:3])
+            raise InputError(
+                f"{names}: {error}; give inputs with the same channels, or normalise.per: slide"
+            ) from error
+
+    def _tell_failures(self) -> None:
+        for failure in self._failures():
+            if failure["slide"] not in self.told:
+                self.told.add(failure["slide"])
+                self.on_event(InputFailed(failure["slide"], failure["stage"], failure["why"]))
+
+    def _failures(self) -> list[Failure]:
+        return [read_json(p) for p in sorted((self.work / "failed").glob("*.json"))]
+
+    def _finish(self) -> Outcome:
+        """The manifest stage, with its attempt file like any other."""
+        failures = self._failures()
+        attempt = Attempt(self.job, "manifest", 0, self.session)
+        attempt.begin()
+        finish(self.job, self.config.model_dump(mode="json"), failures, dict(self.ledger))
+        attempt.end()
+        failed = {f["slide"] for f in failures}
+        done = sum(s.slide not in failed for s in self.plan.slides)
+        return Outcome(done, len(failed), self.work.parent, FAILED_SOME if failed else DONE, self._accuracy())
+
+    def _accuracy(self) -> Any | None:
+        if self.planned.truth is None:
+            return None
+        from slidebatch.evaluate import evaluate
+
+        return evaluate(self.work.parent, self.planned.truth)

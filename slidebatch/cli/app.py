@@ -1,0 +1,186 @@
+"""The commands, one thin function each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from slidebatch.cli.exits import exits
+from slidebatch.cli.show import say, say_lines
+
+app = typer.Typer(
+    name="slidebatch",
+    help="Batch nucleus segmentation of whole slides and plates.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one: conf/plate.yaml.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")
+]
+Executor = Annotated[str | None, typer.Option(help="serial or local; short for --set executor.kind=...")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; short for --set executor.workers=...")]
+Folder = Annotated[Path, typer.Argument(help="Results folder of a run.")]
+
+
+def _overrides(sets: list[str] | None, executor: str | None = None, workers: int | None = None) -> list[str]:
+    """The `--set` values, those that options stand for last."""
+    short = {"executor.kind": executor, "executor.workers": workers}
+    return [*(sets or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+
+
+@app.command()
+@exits
+def run(
+    config: Config,
+    set_: Set = None,
+    executor: Executor = None,
+    workers: Workers = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+) -> int:
+    """Segment the slides or the plate that a config names; given again, resume.
+
+    \b
+    Example:
+        slidebatch run conf/plate.yaml
+        slidebatch run conf/slide.yaml --set input.path=slides/ --set output.path=results/slides
+    """
+    from slidebatch import batch
+    from slidebatch.config import load
+    from slidebatch.progress import display
+
+    settings = load(config, _overrides(set_, executor, workers))
+    if dry_run:
+        return say(batch.plan(settings).describe())
+    with display(sys.stderr) as on_event:
+        outcome = batch.run(settings, on_event)
+    say(f"results: {outcome.results}")
+    if outcome.failed:
+        say(f"{outcome.failed} inputs failed: see {outcome.results / 'failures.jsonl'}")
+    if outcome.accuracy is not None:
+        say(f"accuracy against the sample's truth:\n{outcome.accuracy.to_text()}")
+    return int(outcome.exit_status)
+
+
+@app.command()
+@exits
+def plan(config: Config, set_: Set = None, executor: Executor = None, workers: Workers = None) -> int:
+    """Show what a run would do: slides, patches, tiles, memory, disk, files, time. Starts nothing.
+
+    \b
+    Example:
+        slidebatch plan conf/slide.yaml --set tiling.core_px=2048
+    """
+    from slidebatch import batch
+    from slidebatch.config import load
+
+    return say(batch.plan(load(config, _overrides(set_, executor, workers))).describe())
+
+
+@app.command()
+@exits
+def status(results: Folder) -> int:
+    """Show how far a run is: slides done, failed and to come.
+
+    \b
+    Example:
+        slidebatch status results/plate
+    """
+    from slidebatch import batch
+
+    return say(batch.status(results).describe())
+
+
+@app.command()
+@exits
+def validate(results: Folder) -> int:
+    """Check that results are valid OME-Zarr and that raster, table and counts agree one to one.
+
+    \b
+    Example:
+        slidebatch validate results/plate
+    """
+    from slidebatch.validate import validate as check
+
+    faults = check(results)
+    say_lines(faults)
+    say(f"{results}: {len(faults)} faults" if faults else f"{results}: valid")
+    return 1 if faults else 0
+
+
+@app.command()
+@exits
+def evaluate(
+    predicted: Annotated[Path, typer.Argument(help="Results folder, or a folder of label images.")],
+    truth: Annotated[Path, typer.Argument(help="Folder of true label images, one per slide id.")],
+    subset: Annotated[Path | None, typer.Option(help="Text file with the ids to judge, one a line.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="TSV of ids and groups.")] = None,
+    write: Annotated[Path | None, typer.Option("--json", help="Also write all scores here.")] = None,
+) -> int:
+    """Compare results with the truth: DSB score, F1 at IoU 0.5, counts.
+
+    \b
+    Example:
+        slidebatch evaluate results/plate sample/plate/truth
+    """
+    from slidebatch.evaluate import evaluate as judge
+
+    judged = judge(predicted, truth, subset, groups)
+    if write is not None:
+        write.write_text(judged.to_json() + "\n", encoding="utf-8")
+    return say(judged.to_text())
+
+
+@app.command()
+@exits
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file, or a shipped one: conf/train/small_unet.yaml.")],
+    set_: Set = None,
+) -> int:
+    """Train a network; given again, resume from the last checkpoint.
+
+    \b
+    Example:
+        slidebatch train conf/train/small_unet.yaml --set dataset=../shared/data/dsb2018
+    """
+    from slidebatch.training import train as fit
+
+    return say(f"weights: {fit(config, set_ or [])}")
+
+
+@app.command()
+@exits
+def sample(
+    kind: Annotated[Literal["plate", "tissue"], typer.Argument(help="What to show.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
+) -> int:
+    """Write sample images with their ground truth, as real files.
+
+    \b
+    Example:
+        slidebatch sample plate sample/plate
+    """
+    from slidebatch.sample import write_sample
+
+    return say(f"sample {kind}: {write_sample(kind, folder)}")
+
+
+@app.command()
+@exits
+def schema() -> int:
+    """Print the JSON schema of the config, with a description of every key.
+
+    \b
+    Example:
+        slidebatch schema > slidebatch.schema.json
+    """
+    from slidebatch.config import schema as made
+
+    return say(json.dumps(made(), indent=2))

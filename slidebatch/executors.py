@@ -1,0 +1,149 @@
+"""Executors only run tasks; they know nothing of images. All give one answer.
+
+serial   one task after another in this process: the reference
+local    worker processes of this machine under Dask, one task each at a time
+
+A run's driver asks an executor for a stage's tasks by number and gets receipts as they come, in any order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Literal, Protocol
+
+import psutil
+from pydantic import Field, PositiveInt
+
+from slidebatch.errors import EnvironmentFault
+from slidebatch.spec import Spec
+from slidebatch.stages import Receipt, perform
+
+WORKER_BYTES = 2_000_000_000
+"""Memory that a worker is given room for when their number is chosen: imports, network, a block, a tile."""
+
+WINDOW = 3
+"""Tasks per worker that are under way at once; more would only wait at the workers."""
+
+
+class ExecutorSpec(Spec):
+    """Where tasks run."""
+
+    kind: Literal["local", "serial"] = Field(
+        "local", description="local: worker processes; serial: this process."
+    )
+    workers: PositiveInt | Literal["auto"] = Field(
+        "auto", description="Worker processes; auto: by cores and memory."
+    )
+    attempts: PositiveInt = Field(
+        3, description="How often a task may fail or kill its worker before its slide fails."
+    )
+
+    def count(self, threads: int) -> int:
+        """How many workers of `threads` network threads each this machine has room for."""
+        if self.kind == "serial":
+            return 1
+        if self.workers != "auto":
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) // threads
+        return max(1, min(cores, int(psutil.virtual_memory().available // WORKER_BYTES)))
+
+
+class Executor(Protocol):
+    """Runs the tasks of a stage."""
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of a live dashboard on this machine, or None."""
+
+    def run(self, work: str, stage: str, tasks: Sequence[int], session: str) -> Iterator[Receipt]:
+        """Receipts of the given tasks, in any order. EnvironmentFault stops it."""
+
+    def close(self) -> None:
+        """Let the workers go."""
+
+
+class Serial:
+    """One task after another in this process."""
+
+    dashboard: str | None = None
+
+    def run(self, work: str, stage: str, tasks: Sequence[int], session: str) -> Iterator[Receipt]:
+        for task in tasks:
+            yield perform(work, stage, task, session)
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+class Local:
+    """Worker processes on this machine under Dask. Tasks are sent a few at a time and kept by nobody."""
+
+    def __init__(self, workers: int) -> None:
+        import dask
+        from distributed import Client, LocalCluster
+
+        # A dead worker must not fail tasks: attempt files decide who is to blame, not Dask.
+        dask.config.set(
+            {"distributed.scheduler.allowed-failures": 1_000_000, "distributed.admin.tick.limit": "30s"}
+        )
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        self.workers = workers
+        self._cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+        self._client = Client(self._cluster)
+
+    @property
+    def dashboard(self) -> str | None:
+        return self._client.dashboard_link
+
+    def run(self, work: str, stage: str, tasks: Sequence[int], session: str) -> Iterator[Receipt]:
+        from distributed import as_completed
+
+        waiting = iter(tasks)
+
+        def send(count: int) -> list[object]:
+            return [
+                self._client.submit(
+                    perform, work, stage, task, session, key=f"{stage}-{task}-{session}", pure=False
+                )
+                for task in islice(waiting, count)
+            ]
+
+        running = as_completed(send(WINDOW * self.workers))
+        try:
+            for future in running:
+                yield self._receipt(future)
+                for new in send(1):
+                    running.add(new)
+        finally:
+            self._client.cancel(list(running.futures), force=True)
+
+    def _receipt(self, future: object) -> Receipt:
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            return future.result()  # type: ignore[attr-defined, no-any-return]
+        except (KilledWorker, FutureCancelledError) as error:
+            raise EnvironmentFault(
+                f"the workers were lost ({type(error).__name__}); give the same command again to resume"
+            ) from error
+
+    def close(self) -> None:
+        self._client.close()
+        self._cluster.close()
+
+
+def start(spec: ExecutorSpec, threads: int) -> Executor:
+    """The executor that the config asks for."""
+    return Serial() if spec.kind == "serial" else Local(spec.count(threads))

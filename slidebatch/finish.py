@@ -1,0 +1,206 @@
+"""The end of a run: metadata that spans slides, the summary, failures, the manifest, and tidying up.
+
+The manifest's `state` says "done" only after everything else is in place.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slidebatch import ngff
+from slidebatch.job import Job
+from slidebatch.plan import FORMAT, SlidePlan, paint_print
+from slidebatch.store import digest, read_json, remove, write_atomically, write_group, write_json
+
+Failure = dict[str, Any]
+PACKAGES = ("slidebatch", "dask", "distributed", "numpy", "scipy", "tifffile", "torch", "torchvision", "zarr")
+
+
+def slide_print(job: Job, number: int) -> str:
+    """What a slide's finished results depend on."""
+    slide = job.at(number)
+    window = job.windows.get(slide.group)
+    return paint_print(job.plan, slide, None if window is None else window.to_json())
+
+
+def finished(job: Job, number: int) -> bool:
+    """Whether a slide was finished, by this run or an earlier one, with the very same settings."""
+    try:
+        told: dict[str, Any] = read_json(_marker(job, number))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return bool(told["print"] == slide_print(job, number)) and job.table(number).exists()
+
+
+def _marker(job: Job, number: int) -> Path:
+    return job.work / "finished" / f"{job.at(number).slide}.json"
+
+
+def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Failure]) -> dict[str, Any]:
+    """The manifest as JSON values."""
+    failed = {f["slide"] for f in failures}
+    slides = [_entry(job, number, failed, state) for number in range(len(job.plan.slides))]
+    planned = {s.slide for s in job.plan.slides}
+    slides += [{"slide": f["slide"], "state": "failed"} for f in failures if f["slide"] not in planned]
+    return {
+        "format_version": FORMAT,
+        "name": job.plan.name,
+        "state": state,
+        "config": config,
+        "versions": {
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in PACKAGES},
+        },
+        "digests": {"model": job.plan.card.digest, "plan": digest((job.work / "plan.json").read_text())},
+        "slides": slides,
+    }
+
+
+def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any]:
+    slide = job.at(number)
+    done = state == "done" or finished(job, number)
+    return {
+        "slide": slide.slide,
+        "state": "failed" if slide.slide in failed else ("done" if done else "running"),
+        "labels": slide.labels,
+        "image": slide.image,
+        "plate": slide.source.plate,
+        "well": slide.source.well,
+        "row": slide.source.row,
+        "column": slide.source.column,
+        "field": slide.source.field,
+        "source": [f.path for f in slide.source.files],
+        "facts": dict(slide.source.facts),
+        "channels": list(slide.names),
+        "mpp": slide.mpp,
+        "scale": slide.grid.scale,
+        "shape": list(slide.shape),
+        "nuclei": pq.read_metadata(job.table(number)).num_rows
+        if done and job.table(number).exists()
+        else None,
+    }
+
+
+def finish(
+    job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger: dict[str, dict[str, float]]
+) -> None:
+    """Bring a run to its end. Doing it twice gives the same."""
+    failed = {f["slide"] for f in failures}
+    good = [n for n in range(len(job.plan.slides)) if job.at(n).slide not in failed]
+    for number in set(range(len(job.plan.slides))) - set(good):
+        _discard(job, number)
+    _write_groups(job, [job.at(n) for n in good])
+    _forget_others(job, good)
+    _write_summary(job, good, ledger)
+    lines = "".join(json.dumps(f) + "\n" for f in failures)
+    write_atomically(job.results / "failures.jsonl", lines.encode())
+    for number in good:
+        write_json(
+            _marker(job, number),
+            {"print": slide_print(job, number), "ledger": ledger.get(job.at(number).slide)},
+        )
+    write_json(job.results / "manifest.json", manifest(job, "done", config, failures))
+    tidy(job)
+
+
+def _discard(job: Job, number: int) -> None:
+    """Take away what a failed slide left in the results: it must not look whole."""
+    remove(job.image(number) or job.labels(number))
+    remove(job.table(number))
+    remove(_marker(job, number))
+
+
+def _write_groups(job: Job, slides: Sequence[SlidePlan]) -> None:
+    """Groups above the images: the root, plates and wells, naming only what is there."""
+    root = job.results / "labels.zarr"
+    plates: dict[str | None, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for slide in slides:
+        source = slide.source
+        if source.row is not None and source.column is not None and slide.image is not None:
+            plates[source.plate][source.row, source.column].append(slide.image.rsplit("/", 1)[1])
+    if None not in plates:
+        write_group(root, {})
+    for plate, wells in plates.items():
+        folder = root if plate is None else root / plate
+        most = max(len(fields) for fields in wells.values())
+        write_group(folder, ngff.plate(plate or job.plan.name, list(wells), most))
+        for (row, column), fields in wells.items():
+            write_group(folder / row, {})
+            write_group(folder / row / column, ngff.well(sorted(fields, key=lambda f: (len(f), f))))
+
+
+def _forget_others(job: Job, good: Sequence[int]) -> None:
+    """Take away tables and label images of slides that an earlier run had and this one has not."""
+    tables = {job.table(n) for n in good}
+    for table in (job.results / "instances").glob("*.parquet"):
+        if table not in tables:
+            remove(table)
+    _prune(job.results / "labels.zarr", {job.image(n) or job.labels(n) for n in good})
+
+
+def _prune(folder: Path, wanted: set[Path]) -> None:
+    """Remove the groups below `folder` that are neither wanted nor above a wanted one."""
+    above = {p for w in wanted for p in w.parents}
+    for below in folder.iterdir():
+        if not below.is_dir() or below in wanted:
+            continue
+        if below in above:
+            _prune(below, wanted)
+        else:
+            shutil.rmtree(below)
+
+
+def _write_summary(job: Job, good: Sequence[int], ledger: dict[str, dict[str, float]]) -> None:
+    """One row per finished slide: counts, density, seams, seconds per stage, mm2/s."""
+    rows = [
+        _row(job, n, ledger.get(job.at(n).slide) or read_json(_marker(job, n))["ledger"] or {}) for n in good
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomically(job.results / "summary.parquet", sink.getvalue().to_pybytes())
+
+
+def _row(job: Job, number: int, numbers: dict[str, float]) -> dict[str, Any]:
+    slide = job.at(number)
+    nuclei = pq.read_metadata(job.table(number)).num_rows
+    mm2 = None if slide.mpp_plan is None else slide.shape[0] * slide.shape[1] * slide.mpp_plan**2 / 1e6
+    seconds = sum(v for k, v in numbers.items() if k.startswith("seconds_"))
+    return {
+        "slide": slide.slide,
+        "plate": slide.source.plate,
+        "well": slide.source.well,
+        "field": slide.source.field,
+        "state": "done",
+        "nuclei": nuclei,
+        "mm2": mm2,
+        "nuclei_per_mm2": None if not mm2 else nuclei / mm2,
+        "mm2_per_s": None if not mm2 or not seconds else mm2 / seconds,
+        **dict(slide.source.facts),
+        **numbers,
+    }
+
+
+def tidy(job: Job) -> None:
+    """Remove what only an unfinished run needs; with `keep_maps` the networks' output stays, and its receipts."""
+    kept = {"plan.json", "normalisation.json", "lease.json", "prepared", "finished", "receipts", "start.json"}
+    if job.plan.output.keep_maps:
+        kept |= {"maps", "detections"}
+    for path in job.work.iterdir():
+        if path.name not in kept:
+            remove(path)
+    stages = {"prepare"} | ({"infer"} if job.plan.output.keep_maps else set())
+    for path in (job.work / "receipts").glob("*"):
+        if path.name not in stages:
+            remove(path)

@@ -1,0 +1,131 @@
+"""Stage infer: networks on patches, each patch exactly once per slide.
+
+A task owns a block of whole cells. It reads the block with its margin once, normalises it, runs the network
+on every cell that may hold tissue, and keeps the cell of each answer. Pixels beyond the slide are mirrored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from slidebatch.geometry import Box, whole
+from slidebatch.job import Job, Made
+from slidebatch.models.protocol import DenseModel, Detections, Place
+from slidebatch.plan import Plan, SlidePlan
+from slidebatch.slides import read_grid
+from slidebatch.store import create_array, open_array, stored_files, write_shard
+from slidebatch.tiling import Shape, mirror_index, parts
+
+CHUNK_PX = 1024
+"""Largest chunk of the stored maps, in pixels."""
+
+
+def create_maps(job: Job, number: int) -> Path:
+    """Lay out the maps of a slide: (K, Y, X) uint8, one shard per block."""
+    plan, slide = job.plan, job.at(number)
+    layers = len(plan.card.maps)
+    cell = (_chunk(plan.patches.cell[0]), _chunk(plan.patches.cell[1]))
+    path = job.maps(number)
+    create_array(path, (layers, *slide.shape), "uint8", (1, *cell), (layers, *plan.block), ("c", "y", "x"))
+    return path
+
+
+def _chunk(cell_px: int) -> int:
+    """The largest divisor of a cell that is at most `CHUNK_PX`."""
+    return next(cell_px // k for k in range(1, cell_px + 1) if cell_px % k == 0 and cell_px // k <= CHUNK_PX)
+
+
+def infer_maps(job: Job, number: int, block: Box) -> Made:
+    """Run a dense network on a block and store its class maps."""
+    plan = job.plan
+    array = open_array(job.maps(number), "r+")
+    maps = np.zeros((len(plan.card.maps), *block.shape), np.uint8)
+    cells = live_cells(job, number, block)
+    for batch in _batches(cells, plan.model.batch_on(plan.device)):
+        patches, places = _patches(job, number, batch)
+        found = _dense(job).maps(patches, places)
+        for cell, answer in zip(batch, found, strict=True):
+            kept = cell.shift(plan.patches.margin_px, plan.patches.margin_px)
+            maps[:, *cell.slices(block)] = answer[:, *kept.slices(cell)]
+    array[:, *block.slices()] = maps
+    return Made(tuple(stored_files(job.maps(number), array, block)), facts=_fed(plan, cells))
+
+
+def infer_detections(job: Job, number: int, block: Box) -> Made:
+    """Run a detector on a block; a detection counts where its centre lies in the cell grown by the slack."""
+    plan, cells = job.plan, live_cells(job, number, block)
+    kept = [_empty_detections()]
+    for cell in cells:  # one patch at a time: a detector's batch mates change its answer
+        patches, places = _patches(job, number, [cell])
+        for found in job.model.detect(patches, places):  # type: ignore[union-attr]
+            kept.append(_centred(found, cell.grow(plan.decode.slack_px)))
+    kept = [d for d in kept if len(d)] or kept
+    arrays = {n: np.concatenate([getattr(d, n) for d in kept]) for n in ("box", "score", "mask")}
+    path = job.detections(number, block)
+    write_shard(path, arrays, plan.card.digest)
+    return Made((path,), nuclei=len(arrays["box"]), facts=_fed(plan, cells))
+
+
+def live_cells(job: Job, number: int, block: Box) -> list[Box]:
+    """The cells of a block that may hold pixels of a nucleus in tissue, in raster order."""
+    plan, slide = job.plan, job.at(number)
+    mask = job.tissue(number)
+    cells = parts(slide.shape, plan.patches.cell, block)
+    return [c for c in cells if mask is None or mask.any_in(c.grow(plan.largest_px))]
+
+
+def read_patch(job: Job, number: int, box: Box) -> npt.NDArray[np.float32]:
+    """A normalised box (C, Y, X) float32 of a slide; it may reach beyond the slide, where it is mirrored."""
+    slide = job.at(number)
+    rows = mirror_index(box.y0, box.y1, slide.shape[0])
+    columns = mirror_index(box.x0, box.x1, slide.shape[1])
+    inside = Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    image = read_grid(job.open(number), slide.grid, inside, slide.channels)
+    scaled = job.window(number).apply(image)
+    if inside == box:
+        return scaled
+    return scaled[:, (rows - inside.y0)[:, None], (columns - inside.x0)[None, :]]
+
+
+def _patches(job: Job, number: int, cells: list[Box]) -> tuple[npt.NDArray[np.float32], list[Place]]:
+    boxes = [job.plan.patches.patch_box(c) for c in cells]
+    name = job.at(number).slide
+    return np.stack([read_patch(job, number, b) for b in boxes]), [Place(name, b) for b in boxes]
+
+
+def _dense(job: Job) -> DenseModel:
+    return job.model  # type: ignore[return-value]
+
+
+def _batches(cells: list[Box], size: int) -> Iterator[list[Box]]:
+    for i in range(0, len(cells), size):
+        yield cells[i : i + size]
+
+
+def _fed(plan: Plan, cells: list[Box]) -> dict[str, int]:
+    """Pixels kept and fed, for the ledger."""
+    patch = plan.patches.patch
+    return {"kept_px": sum(c.area for c in cells), "fed_px": len(cells) * patch[0] * patch[1]}
+
+
+def _centred(found: Detections, cell: Box) -> Detections:
+    """The detections whose centres lie in `cell`."""
+    middle = (found.box[:, :2] + found.box[:, 2:]) / 2
+    low, high = np.array([cell.y0, cell.x0]), np.array([cell.y1, cell.x1])
+    keep = ((middle >= low) & (middle < high)).all(axis=1)
+    return Detections(found.box[keep], found.score[keep], found.mask[keep])
+
+
+def _empty_detections() -> Detections:
+    return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 28, 28), np.uint8))
+
+
+def blocks_near(plan: Plan, slide: SlidePlan, box: Box) -> list[Box]:
+    """The blocks whose detections may have their centre in `box`."""
+    near = box.grow(plan.decode.slack_px + 1).clip(whole(slide.shape))
+    block: Shape = plan.block
+    return parts(slide.shape, block, near)

@@ -1,0 +1,168 @@
+"""What a task needs at hand in its worker: the plan, open slides, the loaded model, and where files are.
+
+A worker process opens a run once (`open_job`) and keeps its model and its most recent slides.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slidebatch import models
+from slidebatch.geometry import Box
+from slidebatch.models.protocol import Model
+from slidebatch.normalise import Window
+from slidebatch.plan import Plan, SlidePlan, read_normalisation, read_plan
+from slidebatch.slides import Slide, open_slide
+from slidebatch.store import read_shard
+
+OPEN_SLIDES = 4
+"""Slides that a worker keeps open."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage's function leaves for one item: files, and numbers for the receipt."""
+
+    outputs: tuple[Path, ...] = ()
+    nuclei: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Stored tissue mask of a slide: `mask` (y, x) bool, one pixel per `step_px` plan pixels."""
+
+    mask: npt.NDArray[np.bool_]
+    step_px: float
+
+    def at(self, centre: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether plan pixels (N, 2) lie in tissue."""
+        place = np.minimum((centre / self.step_px).astype(np.int64), np.array(self.mask.shape) - 1)
+        found: npt.NDArray[np.bool_] = self.mask[place[:, 0], place[:, 1]]
+        return found
+
+    def any_in(self, box: Box) -> bool:
+        """Whether any tissue lies in a box of plan pixels."""
+        low = np.floor(np.maximum([box.y0, box.x0], 0) / self.step_px).astype(int)
+        high = np.ceil(np.array([box.y1, box.x1]) / self.step_px).astype(int) + 1
+        return bool(self.mask[low[0] : high[0], low[1] : high[1]].any())
+
+
+class Job:
+    """A run as its workers see it. `work` is the run's work folder; results are its parent."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.plan: Plan = read_plan(work)
+        self._open: OrderedDict[int, Slide] = OrderedDict()
+
+    @cached_property
+    def model(self) -> Model:
+        """The network, loaded once."""
+        spec = self.plan.model
+        return models.load(spec, self.plan.device)
+
+    @cached_property
+    def windows(self) -> dict[str, Window]:
+        """Normalisation of each group, as stored after the prepare stage."""
+        return {group: Window.from_json(w) for group, w in read_normalisation(self.work).items()}
+
+    @lru_cache(maxsize=64)  # noqa: B019 - a job lives as long as its process
+    def tasks(self, stage: str) -> list[Any]:
+        return self.plan.tasks(stage)
+
+    def at(self, number: int) -> SlidePlan:
+        return self.plan.slides[number]
+
+    def window(self, number: int) -> Window:
+        return self.windows[self.at(number).group]
+
+    def open(self, number: int) -> Slide:
+        """The open slide; the least recently used one is closed when there are too many."""
+        if number not in self._open:
+            while len(self._open) >= OPEN_SLIDES:
+                self._open.popitem(last=False)[1].close()
+            self._open[number] = open_slide(
+                self.at(number).source, z=self.plan.z, staged=str(self.work / "staged")
+            )
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def tissue(self, number: int) -> TissueMask | None:
+        """The stored mask, or None where everything is processed."""
+        if not self.at(number).tissue:
+            return None
+        arrays = read_shard(self.prepared(number))
+        return TissueMask(arrays["tissue"].astype(bool), float(arrays["tissue_step_px"][0]))
+
+    # Where files are
+
+    @property
+    def results(self) -> Path:
+        return self.work.parent
+
+    def _name(self, number: int) -> str:
+        return self.at(number).slide
+
+    def prepared(self, number: int) -> Path:
+        return self.work / "prepared" / f"{self._name(number)}.safetensors"
+
+    def maps(self, number: int) -> Path:
+        return self.work / "maps" / f"{self._name(number)}.zarr"
+
+    def detections(self, number: int, block: Box) -> Path:
+        return self.work / "detections" / self._name(number) / f"{block.y0}_{block.x0}.safetensors"
+
+    def nuclei(self, number: int, core: Box) -> Path:
+        return self.work / "nuclei" / self._name(number) / f"{core.y0}_{core.x0}.safetensors"
+
+    def seams(self, number: int) -> Path:
+        return self.work / "seams" / f"{self._name(number)}.safetensors"
+
+    def part(self, number: int, region: Box) -> Path:
+        return self.work / "measured" / self._name(number) / f"{region.y0}_{region.x0}.parquet"
+
+    def table(self, number: int) -> Path:
+        return self.results / "instances" / f"{self._name(number)}.parquet"
+
+    def labels(self, number: int) -> Path:
+        return self.results / "labels.zarr" / self.at(number).labels
+
+    def image(self, number: int) -> Path | None:
+        image = self.at(number).image
+        return None if image is None else self.results / "labels.zarr" / image
+
+    # Faults of inputs
+
+    def failure(self, slide: str) -> Path:
+        return self.work / "failed" / f"{slide}.json"
+
+    def failed(self, number: int) -> bool:
+        return self.failure(self._name(number)).exists()
+
+
+def all_failed(job: Job, numbers: Iterable[int]) -> bool:
+    return all(job.failed(n) for n in numbers)
+
+
+@lru_cache(maxsize=2)
+def _job(work: Path, stamp: tuple[int, int]) -> Job:
+    return Job(work)
+
+
+def open_job(work: str) -> Job:
+    """This process's view of a run, opened again when its plan or normalisation has changed."""
+    folder = Path(work)
+    stamps = [
+        p.stat().st_mtime_ns if p.exists() else 0
+        for p in (folder / "plan.json", folder / "normalisation.json")
+    ]
+    return _job(folder, (stamps[0], stamps[1]))

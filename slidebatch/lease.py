@@ -1,0 +1,44 @@
+"""The lease of a results folder: one run at a time, given up by the system when its process dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slidebatch.errors import LeaseError
+
+
+@contextmanager
+def lease(work: Path) -> Iterator[None]:
+    """Hold the results folder whose work folder this is. LeaseError says who else holds it.
+
+    The lock is the operating system's, so that a killed run frees it at once; the file's text only tells.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "lease.json"
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LeaseError(
+                f"{work.parent} is in use by another run ({_holder(path)}); wait for it, stop it, "
+                "or set another output.path"
+            ) from error
+        file.truncate(0)
+        file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.ctime()}))
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        told = json.loads(path.read_text())
+        return f"process {told['process']} on {told['host']} since {told['since']}"
+    except (OSError, ValueError, KeyError):
+        return "unknown"

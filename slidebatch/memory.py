@@ -1,0 +1,76 @@
+"""Projected bytes: plain arithmetic, done before anything starts, so that a plan that cannot fit is refused.
+
+Each function adds up what a worker holds at its worst moment in one stage, in bytes. Measured peaks must stay
+below (`benchmarks/memory.py` compares them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BASE = 1_100_000_000
+"""A worker before its first task: Python, torch, torchvision, zarr, numba, distributed, and their threads."""
+
+ACTIVATION_PER_PX = 1_600
+"""Bytes that a dense network of half a million parameters holds per patch pixel at its widest, in float32."""
+
+NUCLEUS = 40
+"""Bytes per nucleus of a slide that the seam stage holds."""
+
+MASKED = 160
+"""Bytes per nucleus whose mask is held too, with the columns and temporary copies."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Bytes of one worker by stage, without `BASE`."""
+
+    prepare: int
+    infer: int
+    decode: int
+    seams: int
+    paint: int
+    measure: int
+
+    @property
+    def peak(self) -> int:
+        """The most that a worker holds at any time."""
+        stages = (self.prepare, self.infer, self.decode, self.seams, self.paint, self.measure)
+        return BASE + max(stages)
+
+    @property
+    def worst(self) -> str:
+        """The stage that holds the most."""
+        return max(
+            ("prepare", "infer", "decode", "seams", "paint", "measure"), key=lambda s: int(getattr(self, s))
+        )
+
+
+def prepare_bytes(channels: int, overview_px: int, strip_px: int) -> int:
+    """An overview in float32 with three copies, and one strip of the level it is made from."""
+    return channels * (overview_px * 4 * 4 + strip_px * 8)
+
+
+def infer_bytes(patch_px: int, batch: int, channels: int, maps: int, block_px: int) -> int:
+    """Patches as read, normalised and repeated, activations, and the block's maps with their encoded copy."""
+    return batch * patch_px * (channels * 4 * 4 + ACTIVATION_PER_PX) + 3 * block_px * maps
+
+
+def decode_bytes(read_px: int, maps: int) -> int:
+    """Maps, their sum, seeds as found and as kept, labels, two masks; a quarter as much for the packed nuclei."""
+    return int(read_px * (maps + 1 + 4 + 4 + 4 + 2) * 1.25)
+
+
+def seams_bytes(nuclei: int, candidates: int) -> int:
+    """Columns of all nuclei (twice while they are put together) and masks of candidates."""
+    return 2 * nuclei * NUCLEUS + candidates * MASKED
+
+
+def paint_bytes(region_px: int, image_bytes_per_px: int) -> int:
+    """The canvas and its encoded copy; the image's region likewise, with the wide sums of the pyramid."""
+    return region_px * (4 * 3 + 4 * image_bytes_per_px)
+
+
+def measure_bytes(region_px: int, image_bytes_per_px: int) -> int:
+    """Labels and image of a region, with what reading them takes."""
+    return region_px * (4 * 2 + 2 * image_bytes_per_px)

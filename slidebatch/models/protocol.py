@@ -1,0 +1,101 @@
+"""What every network must offer. Two families: dense class maps, and detections with masks.
+
+The engine gives a model patches of one fixed shape, already normalised to 0..1, together with where each
+patch lies; real networks ignore the place, oracle models live by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from slidebatch.geometry import Box
+
+Family = Literal["dense", "detections"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a patch lies: the slide's id and the patch's box in slide pixels at the plan's grid.
+
+    The box may reach beyond the slide: those pixels are mirrored ones.
+    """
+
+    slide: str
+    box: Box
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the engine must know of a network before it plans.
+
+    name       registered name
+    family     "dense" or "detections"
+    channels   image channels that the network takes; a single channel is repeated to fill them
+    maps       names of the class maps a dense network leaves (all but background), ("nucleus", "contour")
+    margin_px  pixels at each side of a patch that depend on what lies outside it (half the receptive field)
+    stride_px  patches and cells start and end on multiples of this
+    mpp        micrometres per pixel it was trained at; None: does not care (oracles)
+    diameter_um  typical nucleus diameter in its training data, None where it does not matter
+    digest     sha256 of weights and settings: part of every fingerprint
+    """
+
+    name: str
+    family: Family
+    channels: int
+    maps: tuple[str, ...]
+    margin_px: int
+    stride_px: int
+    mpp: float | None
+    digest: str
+    diameter_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N detections of one patch or block, in slide pixels at the plan's grid.
+
+    box    (N, 4) float32   (y0, x0, y1, x1)
+    score  (N,)   float32   0..1
+    mask   (N, M, M) uint8  soft masks over the box, 0..255, M the same for all (28 in Mask R-CNN)
+    """
+
+    box: npt.NDArray[np.float32]
+    score: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.box)
+
+
+class DenseModel(Protocol):
+    """A network that answers with class maps the size of the patch."""
+
+    card: Card
+
+    def maps(self, patches: npt.NDArray[np.float32], places: Sequence[Place]) -> npt.NDArray[np.uint8]:
+        """(N, C, Y, X) float32 in 0..1 -> (N, K, Y, X) uint8, K = len(card.maps), 255 for probability 1."""
+        ...
+
+
+class DetectionModel(Protocol):
+    """A network that answers with detections."""
+
+    card: Card
+
+    def detect(self, patches: npt.NDArray[np.float32], places: Sequence[Place]) -> list[Detections]:
+        """(N, C, Y, X) float32 in 0..1 -> one `Detections` per patch, in slide pixels (place added)."""
+        ...
+
+
+Model = DenseModel | DetectionModel
+
+
+class Loader(Protocol):
+    """What the registry calls to make a model: its settings from the config and the device's name."""
+
+    def __call__(self, settings: dict[str, Any], device: str) -> Model: ...

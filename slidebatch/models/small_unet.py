@@ -1,0 +1,110 @@
+"""The network `small_unet`: a U-Net of 0.5 M parameters with three poolings, for nucleus, contour, background.
+
+It owns the layers and their arithmetic only; `models.dense` runs it, `training` fits it.
+
+Every layer is exactly equivariant to shifts by the stride (8 px): convolutions, 2 x 2 max pooling and
+nearest-neighbour upsampling, nothing that looks at the patch's size or ends. So a pixel's answer depends on
+the pixels within half a receptive field around it, and on nothing else of the patch. Shape after U-Net
+(Ronneberger et al. 2015, arXiv:1505.04597), with 'same' padding instead of valid convolutions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What fixes the network's tensors: the card stores it, the weights must fit it.
+
+    channels  image channels
+    classes   class maps, background first
+    widths    features at each scale, finest first; one pooling between neighbours
+    """
+
+    channels: int = 3
+    classes: int = 3
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+
+    @property
+    def stride_px(self) -> int:
+        """Patches must start and end on multiples of this."""
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def margin_px(self) -> int:
+        """Half the receptive field in pixels: the farthest pixel that an output pixel can depend on.
+
+        Two 3 x 3 convolutions a scale reach 2 of its pixels, once on the way down and, but for the coarsest
+        scale, once on the way up; each pooling adds up to one fine pixel more for the output's place in its block.
+        """
+        scales = [2**i for i in range(len(self.widths))]
+        return 2 * sum(scales) + 2 * sum(scales[:-1]) + scales[-1] - 1
+
+
+class Block(nn.Sequential):
+    """Two 3 x 3 convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+        )
+
+
+class SmallUNet(nn.Module):
+    """(N, channels, Y, X) float32 in 0..1 -> (N, classes, Y, X) logits; Y and X multiples of the stride."""
+
+    def __init__(self, architecture: Architecture = Architecture()) -> None:  # noqa: B008 (frozen)
+        super().__init__()
+        widths = architecture.widths
+        self.down = nn.ModuleList(
+            Block(before, after)
+            for before, after in zip((architecture.channels, *widths[:-1]), widths, strict=True)
+        )
+        self.up = nn.ModuleList(
+            Block(fine + coarse, fine)
+            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], architecture.classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.down[0](image)  # (N, widths[0], Y, X)
+        skips = []
+        for block in self.down[1:]:
+            skips.append(features)
+            features = block(functional.max_pool2d(features, 2))  # halves Y and X
+        for block in self.up:
+            wide = functional.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = block(torch.cat([skips.pop(), wide], dim=1))
+        return self.head(features)
+
+
+def fold_batch_norm(network: SmallUNet) -> SmallUNet:
+    """The same function in eval mode with every batch norm folded into its convolution; changes `network`."""
+    network.eval()
+    for block in [*network.down, *network.up]:
+        assert isinstance(block, Block)
+        for i in (0, 3):
+            block[i] = torch.nn.utils.fusion.fuse_conv_bn_eval(block[i], block[i + 1])
+            block[i + 1] = nn.Identity()
+    return network
+
+
+@torch.inference_mode()
+def class_maps(network: nn.Module, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """(N, C, Y, X) float32 in 0..1 -> all classes but background (N, K, Y, X) uint8 = round(255 softmax)."""
+    device = next(network.parameters()).device
+    image = torch.from_numpy(np.ascontiguousarray(patches)).to(device).contiguous(memory_format=torch.channels_last)
+    chance = network(image).softmax(dim=1)[:, 1:]
+    return (chance * 255).round().to(torch.uint8).contiguous().cpu().numpy()

@@ -1,0 +1,44 @@
+"""The config's section `model`: which network, with which weights, on what device."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from slidebatch.spec import Spec
+
+GPU_BATCH = 8
+
+
+class ModelSpec(Spec):
+    """A network to run. In the config a bare string stands for its name: `model: small_unet`."""
+
+    name: str = Field("small_unet", description="Registered name of the network.")
+    weights: str | None = Field(
+        None, description="Own weights, a .safetensors file with its card (.json) beside it; none: the shipped ones."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where networks run; auto takes a GPU if there is one."
+    )
+    threads: PositiveInt = Field(1, description="CPU threads per network; part of the fingerprint.")
+    batch: PositiveInt | Literal["auto"] = Field(
+        "auto", description="Patches per forward pass; auto is 1 on a CPU, where more gains nothing."
+    )
+    settings: dict[str, Any] = Field({}, description="Settings of this one network (those of the oracles).")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `models.card` and `models.load` take as settings: the network's own, and its weights."""
+        return dict(self.settings) | ({} if self.weights is None else {"weights": self.weights})
+
+    def batch_on(self, device: str) -> int:
+        """Patches per forward pass on a device, "cpu" or "cuda"."""
+        if self.batch != "auto":
+            return self.batch
+        return GPU_BATCH if device == "cuda" else 1

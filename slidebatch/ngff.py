@@ -1,0 +1,97 @@
+"""OME-Zarr 0.5 metadata as plain dictionaries. Source: the OME-NGFF specification, version 0.5.
+
+One door: nothing else in slidebatch writes an `ome` attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+VERSION = "0.5"
+
+
+def multiscales(name: str, levels: int, um_per_px: float | None, channels: bool) -> dict[str, Any]:
+    """`multiscales` of an image whose levels halve; axes (c,) y, x.
+
+    `um_per_px` None leaves the unit out: the scale then counts pixels.
+    """
+    unit = {} if um_per_px is None else {"unit": "micrometer"}
+    axes: list[dict[str, str]] = [{"name": n, "type": "space", **unit} for n in ("y", "x")]
+    if channels:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    return {
+        "version": VERSION,
+        "multiscales": [
+            {
+                "name": name,
+                "axes": axes,
+                "datasets": [_dataset(i, um_per_px, channels) for i in range(levels)],
+            }
+        ],
+    }
+
+
+def _dataset(level: int, um_per_px: float | None, channels: bool) -> dict[str, Any]:
+    """One level: pixel i of level k covers pixels [i 2^k, (i + 1) 2^k) of the finest, so its centre moves."""
+    step = (1.0 if um_per_px is None else um_per_px) * 2**level
+    shift = (step - step / 2**level) / 2
+    lead = [1.0] if channels else []
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [*lead, step, step]}]
+    if level:
+        transforms.append(
+            {"type": "translation", "translation": [*([0.0] if channels else []), shift, shift]}
+        )
+    return {"path": str(level), "coordinateTransformations": transforms}
+
+
+def image(
+    name: str, levels: int, um_per_px: float | None, channels: Sequence[str], rgb: bool
+) -> dict[str, Any]:
+    """Attributes of an image group: multiscales and channel names."""
+    colours = ["FF0000", "00FF00", "0000FF"] if rgb else ["FFFFFF"] * len(channels)
+    omero = {
+        "channels": [{"label": n, "color": c, "active": True} for n, c in zip(channels, colours, strict=True)]
+    }
+    return {"ome": {**multiscales(name, levels, um_per_px, channels=True), "omero": omero}}
+
+
+def label_image(levels: int, um_per_px: float | None, source: str | None) -> dict[str, Any]:
+    """Attributes of a label image; `source` is the relative path of its image, None where there is none."""
+    label: dict[str, Any] = {} if source is None else {"source": {"image": source}}
+    return {"ome": {**multiscales("nuclei", levels, um_per_px, channels=False), "image-label": label}}
+
+
+def labels_group() -> dict[str, Any]:
+    """Attributes of the `labels` group of an image."""
+    return {"ome": {"version": VERSION, "labels": ["nuclei"]}}
+
+
+def plate(name: str, wells: Sequence[tuple[str, str]], fields: int) -> dict[str, Any]:
+    """Attributes of a plate with these wells (row, column) and at most `fields` fields a well."""
+    rows = sorted({r for r, _ in wells}, key=lambda r: (len(r), r))
+    columns = sorted({c for _, c in wells}, key=lambda c: (len(c), c))
+    placed = sorted(wells, key=lambda w: (rows.index(w[0]), columns.index(w[1])))
+    return {
+        "ome": {
+            "version": VERSION,
+            "plate": {
+                "name": name,
+                "version": VERSION,
+                "field_count": fields,
+                "rows": [{"name": r} for r in rows],
+                "columns": [{"name": c} for c in columns],
+                "wells": [
+                    {"path": f"{r}/{c}", "rowIndex": rows.index(r), "columnIndex": columns.index(c)}
+                    for r, c in placed
+                ],
+            },
+        }
+    }
+
+
+def well(fields: Sequence[str]) -> dict[str, Any]:
+    """Attributes of a well with these fields (paths)."""
+    return {
+        "ome": {"version": VERSION, "well": {"version": VERSION, "images": [{"path": f} for f in fields]}}
+    }

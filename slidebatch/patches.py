@@ -1,0 +1,87 @@
+"""Choosing the one patch shape of a run: most kept pixels per second.
+
+A larger patch wastes less on margins; a smaller one wastes less at the edges of small images and keeps the
+network's working set in the cache. Small runs go by a rule measured once; large ones time a few shapes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from slidebatch import models
+from slidebatch.geometry import whole
+from slidebatch.models.protocol import Card, Place
+from slidebatch.models.spec import ModelSpec
+from slidebatch.tiling import CELL_STEP_PX, Shape, TilingSpec, ceil_to, fed_px, grid_shape, patch_grid
+
+CELLS_PX = (256, 384, 512, 768, 1024, 1536)
+MOST_CELL_PX = 1536
+TIMED_FROM_PX = 50_000_000
+"""Runs smaller than this are over before timing would have paid."""
+
+TIMED = 3
+"""Shapes that are timed at most: the best by the rule."""
+
+SLOWDOWN = 0.15
+"""Share of its speed that the network loses for every doubling of the patch's side beyond 512, on a CPU."""
+
+
+def choose_cell(
+    model: ModelSpec, card: Card, device: str, tiling: TilingSpec, shapes: Sequence[Shape]
+) -> Shape:
+    """The cell (y, x) in pixels: from `tiling.patch_px`, or the best of a few for slides of these shapes."""
+    margin = ceil_to(
+        card.margin_px if card.family == "dense" else max(card.margin_px, tiling.largest_px), card.stride_px
+    )
+    if tiling.patch_px != "auto":
+        side = max(ceil_to(tiling.patch_px - 2 * margin, CELL_STEP_PX), CELL_STEP_PX)
+        return side, side
+    ranked = sorted(candidates(shapes), key=lambda c: _by_rule(c, margin, card, shapes))
+    kept = sum(s[0] * s[1] for s in shapes)
+    if kept < TIMED_FROM_PX or card.family != "dense":
+        return ranked[0]
+    return _timed(model, card, device, ranked[:TIMED], shapes)
+
+
+def candidates(shapes: Sequence[Shape]) -> list[Shape]:
+    """Square cells, and the cells that cover the commonest small image exactly or in a few parts."""
+    found = {(c, c) for c in CELLS_PX}
+    height, width = max(set(shapes), key=lambda s: (shapes.count(s), s))
+    for parts in (1, 2, 3):
+        cell = (
+            ceil_to(math.ceil(height / parts), CELL_STEP_PX),
+            ceil_to(math.ceil(width / parts), CELL_STEP_PX),
+        )
+        if max(cell) <= MOST_CELL_PX:
+            found.add(cell)
+    return sorted(found)
+
+
+def _by_rule(cell: Shape, margin: int, card: Card, shapes: Sequence[Shape]) -> tuple[float, Shape]:
+    """Cost of a cell: pixels fed, over the speed that patches of its size reach."""
+    grid = patch_grid(cell, margin, card.stride_px)
+    side = math.sqrt(grid.patch[0] * grid.patch[1])
+    speed = 1 - SLOWDOWN * max(0.0, math.log2(side / 512))
+    return fed_px(shapes, grid) / max(speed, 0.3), cell
+
+
+def _timed(
+    model: ModelSpec, card: Card, device: str, cells: Sequence[Shape], shapes: Sequence[Shape]
+) -> Shape:
+    """The cell with the least projected time, by one warm and one timed pass each."""
+    network = models.load(model, device)
+    cost = {}
+    for cell in cells:
+        grid = patch_grid(cell, card.margin_px, card.stride_px)
+        patch = np.zeros((model.batch_on(device), card.channels, *grid.patch), np.float32)
+        places = [Place("", whole(grid.patch))] * len(patch)
+        network.maps(patch, places)  # type: ignore[union-attr]
+        begun = time.perf_counter()
+        network.maps(patch, places)  # type: ignore[union-attr]
+        seconds = (time.perf_counter() - begun) / len(patch)
+        cost[cell] = seconds * sum(int(np.prod(grid_shape(s, grid.cell))) for s in shapes)
+    return min(cost, key=lambda c: (cost[c], c))

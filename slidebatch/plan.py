@@ -1,0 +1,256 @@
+"""The plan of a run as frozen values: which slides, which grids, which tasks, and what each depends on.
+
+A plan is built and checked by `slidebatch.planning`, stored once as `work/plan.json`, and read by every
+worker; tasks are named by stage and number alone, so that only small messages travel.
+
+Stages, in order; a stage starts when the one before has ended:
+
+    prepare   per slide    statistics for normalisation, tissue mask
+    infer     per block    networks: class maps or detections, each patch once
+    decode    per tile     nuclei that the tile answers for
+    seams     per slide    joins what tiles cut, gives ids, lays out the label images
+    paint     per region   labels (and the image's copy) at full resolution
+    pyramid1, pyramid2 ... per region of each lower level
+    measure   per region   rows of the table of nuclei
+    table     per slide    one table per slide
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from slidebatch.decode import DecodeSpec
+from slidebatch.geometry import Box, whole
+from slidebatch.models.protocol import Card
+from slidebatch.models.spec import ModelSpec
+from slidebatch.normalise import NormaliseSpec
+from slidebatch.slides import Grid
+from slidebatch.slides.source import Source
+from slidebatch.store import OutputSpec, digest, read_json, write_atomically
+from slidebatch.tiling import PatchGrid, Shape, TileGrid, grid_shape, parts
+from slidebatch.tissue import TissueSpec
+
+FORMAT = 1
+"""Part of every fingerprint; raised whenever the same plan would give other results."""
+
+BUNDLE_PX = {
+    "prepare": 16e6,
+    "infer": 1.5e6,
+    "decode": 4e6,
+    "seams": 16e6,
+    "paint": 16e6,
+    "measure": 16e6,
+    "table": 16e6,
+}
+"""Small slides share a task up to this many pixels: a task must be worth its overhead."""
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """One slide (or field) of the plan. Shapes and boxes are in pixels of its grid.
+
+    digest     of the source files
+    channels   indices of the channels that the network sees
+    names      names of all channels of the source, for the table and the image's copy
+    group      whose statistics normalise it: the slide's own id, or its plate's
+    tissue     whether only tissue is processed
+    labels     group of the label image inside labels.zarr
+    image      group of the image's copy inside labels.zarr, or None
+    regions    GeoJSON file that restricts the slide, or None
+    """
+
+    source: Source
+    digest: str
+    grid: Grid
+    channels: tuple[int, ...]
+    names: tuple[str, ...]
+    rgb: bool
+    dtype: str
+    mpp: float | None
+    group: str
+    tissue: bool
+    labels: str
+    image: str | None
+    regions: str | None
+
+    @property
+    def slide(self) -> str:
+        return self.source.slide
+
+    @property
+    def shape(self) -> Shape:
+        return self.grid.shape
+
+    @property
+    def mpp_plan(self) -> float | None:
+        """Micrometres per pixel of the plan's grid."""
+        return None if self.mpp is None else self.mpp / self.grid.scale
+
+    def levels(self, least_px: int = 512) -> int:
+        """How many lower levels the label image has: until its longer side is at most `least_px`."""
+        longest, levels = max(self.shape), 0
+        while longest > least_px:
+            longest, levels = -(-longest // 2), levels + 1
+        return levels
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of a task: a box of a slide (by its number in the plan)."""
+
+    slide: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one call of a stage's function does."""
+
+    stage: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a worker must know. `z` is an index or "max"; `device` what `auto` became."""
+
+    name: str
+    slides: tuple[SlidePlan, ...]
+    model: ModelSpec
+    card: Card
+    device: str
+    patches: PatchGrid
+    block_cells: int
+    tiles: TileGrid
+    decode: DecodeSpec
+    tissue: TissueSpec
+    normalise: NormaliseSpec
+    output: OutputSpec
+    z: int | Literal["max"]
+    attempts: int
+    largest_px: int
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages in order."""
+        deepest = max((s.levels() for s in self.slides), default=0)
+        pyramid = [f"pyramid{level}" for level in range(1, deepest + 1)]
+        return ["prepare", "infer", "decode", "seams", "paint", *pyramid, "measure", "table"]
+
+    @property
+    def block(self) -> Shape:
+        """Shape of the block of cells that one infer task owns, in pixels."""
+        return self.patches.cell[0] * self.block_cells, self.patches.cell[1] * self.block_cells
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each slide by its id."""
+        return {s.slide: i for i, s in enumerate(self.slides)}
+
+    def tasks(self, stage: str) -> list[Task]:
+        """The tasks of a stage, in a fixed order."""
+        budget = BUNDLE_PX.get(stage, BUNDLE_PX["paint"])
+        return [Task(stage, items) for items in _bundles(self._items(stage), budget)]
+
+    def _items(self, stage: str) -> Iterator[Item]:
+        for number, slide in enumerate(self.slides):
+            for box in self._boxes(stage, slide):
+                yield Item(number, box)
+
+    def _boxes(self, stage: str, slide: SlidePlan) -> list[Box]:
+        if stage == "infer":
+            return parts(slide.shape, self.block)
+        if stage == "decode":
+            return parts(slide.shape, (self.tiles.core_px, self.tiles.core_px))
+        if stage in {"paint", "measure"}:
+            return parts(slide.shape, self._region())
+        if stage.startswith("pyramid"):
+            level = int(stage.removeprefix("pyramid"))
+            return parts(level_shape(slide.shape, level), self._region()) if level <= slide.levels() else []
+        return [whole(slide.shape)]
+
+    def _region(self) -> Shape:
+        return self.output.shard_px, self.output.shard_px
+
+
+def level_shape(shape: Shape, level: int) -> Shape:
+    """Shape of a lower level of a label image: halved, rounded up, `level` times."""
+    for _ in range(level):
+        shape = -(-shape[0] // 2), -(-shape[1] // 2)
+    return shape
+
+
+def _bundles(items: Iterable[Item], budget_px: float) -> Iterator[tuple[Item, ...]]:
+    """Consecutive items packed until the next would pass the budget; a large one stands alone."""
+    bundle: list[Item] = []
+    area = 0
+    for item in items:
+        if bundle and area + item.box.area > budget_px:
+            yield tuple(bundle)
+            bundle, area = [], 0
+        bundle.append(item)
+        area += item.box.area
+    if bundle:
+        yield tuple(bundle)
+
+
+PLAN = TypeAdapter(Plan)
+
+
+def write_plan(work: Path, plan: Plan) -> None:
+    """Store the plan where the workers look for it."""
+    write_atomically(work / "plan.json", PLAN.dump_json(plan, indent=1))
+
+
+def read_plan(work: Path) -> Plan:
+    """The stored plan."""
+    return PLAN.validate_json((work / "plan.json").read_bytes())
+
+
+# What each stage's result depends on
+
+
+def prepare_print(plan: Plan, slide: SlidePlan) -> str:
+    """Fingerprint of a slide's statistics and tissue mask."""
+    spec = plan.tissue.model_dump() if slide.tissue else None
+    return digest(
+        FORMAT, slide.digest, asdict(slide.grid), slide.channels, plan.z, spec, plan.normalise.model_dump()
+    )
+
+
+def infer_print(plan: Plan, slide: SlidePlan, window: object) -> str:
+    """Fingerprint of a slide's maps or detections; `window` is its stored normalisation."""
+    run = (plan.card.digest, plan.model.threads, plan.device, asdict(plan.patches), plan.block_cells)
+    slack = plan.decode.slack_px if plan.card.family == "detections" else None
+    return digest(prepare_print(plan, slide), window, run, slack)
+
+
+def decode_print(plan: Plan, slide: SlidePlan, window: object) -> str:
+    """Fingerprint of a slide's nuclei, tile by tile."""
+    return digest(
+        infer_print(plan, slide, window), plan.decode.model_dump(), asdict(plan.tiles), slide.regions
+    )
+
+
+def paint_print(plan: Plan, slide: SlidePlan, window: object) -> str:
+    """Fingerprint of a slide's label image and table."""
+    stored = (plan.output.chunk_px, plan.output.shard_px, slide.labels, slide.image, slide.mpp)
+    return digest(decode_print(plan, slide, window), stored)
+
+
+def read_normalisation(work: Path) -> dict[str, Any]:
+    """The stored windows by group, as JSON values."""
+    value: dict[str, Any] = read_json(work / "normalisation.json")
+    return value
+
+
+def cells_of(plan: Plan, slide: SlidePlan) -> int:
+    """How many cells cover a slide."""
+    rows, columns = grid_shape(slide.shape, plan.patches.cell)
+    return rows * columns

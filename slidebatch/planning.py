@@ -1,0 +1,231 @@
+"""From a config to a plan: find the inputs, open each, choose grids, project bytes, refuse what cannot be.
+
+Nothing is written here but the sample images, if those are the input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from slidebatch import models, sources
+from slidebatch.config import RunConfig
+from slidebatch.errors import ConfigError, InputError, PlanError
+from slidebatch.models.protocol import Card
+from slidebatch.patches import choose_cell
+from slidebatch.plan import Plan, SlidePlan
+from slidebatch.sample import write_sample
+from slidebatch.slides import Slide, open_slide, pick_grid
+from slidebatch.slides.source import Source
+from slidebatch.sources import Fault, Found, InputSpec
+from slidebatch.tiling import Shape, patch_grid, tile_grid
+
+SAMPLES = Path("sample")
+"""Sample images are written below this folder of the working directory."""
+
+READERS = 8
+"""Files whose headers are read at a time."""
+
+LARGE_PX = 64e6
+"""Slides above this get tiles of 2048 instead of 1024 pixels."""
+
+MOST_BLOCKS = 2_000
+"""Tasks that one slide's infer stage is cut into at most; beyond, a task owns several cells."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what did not come into it. `truth` is the folder of true labels where the input is a sample."""
+
+    plan: Plan
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+    plate: bool
+    truth: Path | None
+
+
+def make_plan(config: RunConfig, cell: Shape | None = None) -> Planned:
+    """Plan a run. `cell` keeps the patch shape of an earlier start of the same run.
+
+    ConfigError where the input names nothing usable, PlanError where no input is left.
+    """
+    spec, truth = _input(config.input)
+    found = sources.find(spec)
+    if found.plate and config.output.image == "none":
+        raise ConfigError(
+            "output.image is none, but a plate's labels need its images beside them; use auto or copy"
+        )
+    card = models.card(config.model, models.pick_device(config.model.device))
+    slides, faults, notes = _slides(config, spec, found, card)
+    _refuse_empty(slides, faults)
+    device = models.pick_device(config.model.device)
+    shapes = [s.shape for s in slides]
+    cell = cell or choose_cell(config.model, card, device, config.tiling, shapes)
+    patches = patch_grid(cell, _margin(card, config.tiling.largest_px), card.stride_px)
+    reach = config.decode.reach_px if card.family == "dense" else 0
+    most = max(s[0] * s[1] for s in shapes)
+    core = config.tiling.core_px if config.tiling.core_px != "auto" else (2048 if most > LARGE_PX else 1024)
+    plan = Plan(
+        name=config.name,
+        slides=tuple(slides),
+        model=config.model,
+        card=card,
+        device=device,
+        patches=patches,
+        block_cells=_block_cells(most, patches.cell),
+        tiles=tile_grid(core, config.tiling.largest_px, reach),
+        decode=config.decode,
+        tissue=config.tissue,
+        normalise=config.normalise,
+        output=config.output,
+        z=config.input.z,
+        attempts=config.executor.attempts,
+        largest_px=config.tiling.largest_px,
+    )
+    return Planned(plan, tuple(faults), tuple(notes), found.plate, truth)
+
+
+def _input(spec: InputSpec) -> tuple[InputSpec, Path | None]:
+    """The input to look at; a sample is written first, and its truth named."""
+    if spec.sample is None:
+        return spec, None
+    sample = write_sample(spec.sample, SAMPLES / spec.sample)
+    return spec.model_copy(update={"sample": None, **sample.input}), sample.truth
+
+
+def _margin(card: Card, largest_px: int) -> int:
+    """A detector's patches overlap by the largest nucleus at least, so that one of them sees each whole."""
+    return card.margin_px if card.family == "dense" else max(card.margin_px, largest_px)
+
+
+def _block_cells(most_px: int, cell: Shape) -> int:
+    """Cells along each side of a block, so that the largest slide is cut into `MOST_BLOCKS` at most."""
+    cells = most_px / (cell[0] * cell[1])
+    side = 1
+    while cells / side**2 > MOST_BLOCKS:
+        side += 1
+    return side
+
+
+def _refuse_empty(slides: Sequence[SlidePlan], faults: Sequence[Fault]) -> None:
+    if slides:
+        return
+    shown = "; ".join(f.sentence for f in faults[:3])
+    raise PlanError(f"none of the {len(faults)} inputs can be used ({shown}); mend them or name others")
+
+
+def _slides(
+    config: RunConfig, spec: InputSpec, found: Found, card: Card
+) -> tuple[list[SlidePlan], list[Fault], list[str]]:
+    """Every usable input as planned, the faults of all others, and notes for the user."""
+
+    def planned(source: Source) -> SlidePlan | Fault:
+        try:
+            with open_slide(source, z=spec.z, staged=str(_work(config) / "staged")) as slide:
+                return _slide_plan(config, spec, found.plate, card, slide)
+        except (InputError, ConfigError) as error:
+            return Fault(source.slide, tuple(f.path for f in source.files), str(error))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        results = list(pool.map(planned, found.sources))
+    slides = [r for r in results if isinstance(r, SlidePlan)]
+    faults = [*found.faults, *(r for r in results if isinstance(r, Fault))]
+    assumed = [s.slide for s in slides if s.grid.assumed]
+    notes = []
+    if assumed:
+        shown = ", ".join(assumed[:3]) + (", ..." if len(assumed) > 3 else "")
+        notes.append(
+            f"{len(assumed)} of {len(slides)} images state no pixel size ({shown}); they are taken as they are. "
+            f"{card.name} was trained at about {card.mpp} um per pixel: set input.mpp if yours differ"
+        )
+    return slides, faults, notes
+
+
+def _work(config: RunConfig) -> Path:
+    return Path(config.output.path) / "work"
+
+
+def _slide_plan(config: RunConfig, spec: InputSpec, plate: bool, card: Card, slide: Slide) -> SlidePlan:
+    """One input as planned. InputError where it does not fit the network."""
+    source = slide.source
+    channels = _channels(spec, card, slide)
+    copied = config.output.image == "copy" or (config.output.image == "auto" and plate)
+    base = _plate_path(source) if plate else source.slide
+    per_plate = config.normalise.per == "plate" or (config.normalise.per == "auto" and plate)
+    return SlidePlan(
+        source=source,
+        digest=file_digest(f.path for f in source.files),
+        grid=pick_grid(slide, card.mpp, spec.scale, card.name),
+        channels=channels,
+        names=tuple(slide.channels),
+        rgb=slide.rgb and len(channels) == 3,
+        dtype=str(slide.dtype),
+        mpp=slide.mpp,
+        group=f"plate:{source.plate or ''}" if per_plate else source.slide,
+        tissue=config.tissue.enabled == "on" or (config.tissue.enabled == "auto" and not plate),
+        labels=f"{base}/labels/nuclei" if copied else base,
+        image=base if copied else None,
+        regions=_regions(spec, source.slide),
+    )
+
+
+def _channels(spec: InputSpec, card: Card, slide: Slide) -> tuple[int, ...]:
+    """Indices of the channels for the network: those asked for, or all if there are as many as it takes."""
+    if spec.channels is not None:
+        chosen = sources.choose(slide.channels, spec.channels)
+    elif len(slide.channels) in {1, card.channels} and (slide.rgb or len(slide.channels) == 1):
+        chosen = tuple(range(len(slide.channels)))
+    else:
+        raise ConfigError(
+            f"{slide.source.slide} has the channels {', '.join(slide.channels)}; say which of them shows the "
+            f"nuclei, as in --set 'input.channels=[{slide.channels[-1]}]'"
+        )
+    if len(chosen) not in {1, card.channels}:
+        raise ConfigError(
+            f"input.channels names {len(chosen)} channels, but {card.name} takes 1 or {card.channels}; name as many"
+        )
+    return chosen
+
+
+def _plate_path(source: Source) -> str:
+    """Where a field lies inside labels.zarr."""
+    return "/".join(
+        p for p in (source.plate, source.row, source.column, str(source.field or 0)) if p is not None
+    )
+
+
+def _regions(spec: InputSpec, slide: str) -> str | None:
+    """The GeoJSON file of a slide, if any."""
+    if spec.regions is None:
+        return None
+    if isinstance(spec.regions, str):
+        return str(Path(spec.regions.replace("{slide}", slide)).absolute())
+    named = spec.regions.get(slide)
+    return None if named is None else str(Path(named).absolute())
+
+
+def file_digest(paths: Iterable[str]) -> str:
+    """A digest of files by size, time of change and both ends; of OME-Zarr folders by their metadata files."""
+    found = hashlib.sha256()
+    for path in paths:
+        for file in sorted(_telling(Path(path))):
+            stat = file.stat()
+            found.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+            found.update(_ends(file, stat.st_size))
+    return found.hexdigest()[:24]
+
+
+def _telling(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return [p for name in ("zarr.json", ".zattrs", ".zarray", ".zgroup") for p in path.rglob(name)]
+
+
+def _ends(file: Path, size: int, length: int = 1 << 16) -> bytes:
+    with open(file, "rb") as stream:
+        head = stream.read(length)
+        stream.seek(max(size - length, 0))
+        return head + stream.read(length)

@@ -1,0 +1,164 @@
+"""What a plan will cost, and whether it fits: bytes per worker, bytes and files on disk, tasks, time."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from slidebatch import memory
+from slidebatch.errors import PlanError
+from slidebatch.plan import Plan, SlidePlan, level_shape
+from slidebatch.tiling import fed_px, grid_shape
+
+OVERVIEW_PX = 1_000_000
+STRIP_PX = 16_000_000
+NUCLEUS_PX = 150
+"""Pixels of slide per nucleus in the densest tissue."""
+
+NUCLEUS_ON_DISK = 350
+"""Bytes of shards, seam table and table rows per nucleus."""
+
+MAPS_SHARE, LABELS_SHARE, IMAGE_SHARE = 0.5, 0.08, 0.9
+"""Stored bytes per raw byte of class maps, labels and images, at the wrong end of what was seen."""
+
+KEPT_PER_SECOND = {"cpu": 0.6e6, "cuda": 30e6}
+"""Pixels fed per second and worker, for a first guess at the time."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Projected costs of a plan with `workers` workers."""
+
+    workers: int
+    worker: memory.Projection
+    disk_bytes: int
+    files: int
+    tasks: dict[str, int]
+    kept_px: int
+    fed_px: int
+    seconds: float
+
+    @property
+    def overhead(self) -> float:
+        """Pixels fed per pixel kept."""
+        return self.fed_px / max(self.kept_px, 1)
+
+
+def project(plan: Plan, workers: int) -> Costs:
+    """Add up what a plan will take."""
+    shapes = [s.shape for s in plan.slides]
+    kept, fed = sum(h * w for h, w in shapes), fed_px(shapes, plan.patches)
+    tasks = {stage: len(plan.tasks(stage)) for stage in plan.stages}
+    return Costs(
+        workers=workers,
+        worker=_worker(plan),
+        disk_bytes=sum(_disk(plan, s) for s in plan.slides),
+        files=sum(_files(plan, s) for s in plan.slides) + sum(tasks.values()),
+        tasks=tasks,
+        kept_px=kept,
+        fed_px=fed,
+        seconds=fed / KEPT_PER_SECOND[plan.device] / workers,
+    )
+
+
+def check(plan: Plan, costs: Costs) -> None:
+    """Refuse a plan that cannot fit this machine's memory or the disk of its results. PlanError says which."""
+    free = psutil.virtual_memory().available
+    needed = costs.worker.peak * costs.workers
+    if needed > free:
+        raise PlanError(
+            f"{costs.workers} workers would take {_gb(needed)} of memory (most in {costs.worker.worst}), but "
+            f"{_gb(free)} are free; set executor.workers, a smaller tiling.patch_px or a smaller output.shard_px"
+        )
+    disk = shutil.disk_usage(_existing(Path(plan.output.path))).free
+    if costs.disk_bytes > disk:
+        raise PlanError(
+            f"{plan.output.path} would take about {_gb(costs.disk_bytes)}, but {_gb(disk)} are free on its disk; "
+            "free some or set output.path to another disk"
+        )
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _worker(plan: Plan) -> memory.Projection:
+    """Bytes of one worker, by stage, at the largest slide, tile and region."""
+    layers, batch = max(len(plan.card.maps), 1), plan.model.batch_on(plan.device)
+    patch_px = plan.patches.patch[0] * plan.patches.patch[1]
+    largest = max(plan.slides, key=lambda s: s.shape[0] * s.shape[1])
+    image = max(len(s.names) * np.dtype(s.dtype).itemsize for s in plan.slides)
+    pixels = largest.shape[0] * largest.shape[1]
+    read = plan.tiles.core_px + 2 * (plan.tiles.halo_px + plan.tiles.ring_px)
+    tile_px = min(read * read, pixels)
+    region_px = min(plan.output.shard_px**2, pixels)
+    block_px = min(plan.block[0] * plan.block[1], max(pixels, patch_px))
+    nuclei = pixels // NUCLEUS_PX
+    near = min(1.0, 4 * (plan.tiles.halo_px + plan.largest_px) / plan.tiles.core_px)
+    return memory.Projection(
+        prepare=memory.prepare_bytes(len(largest.names), min(OVERVIEW_PX, pixels), min(STRIP_PX, pixels)),
+        infer=memory.infer_bytes(patch_px, batch, plan.card.channels, layers, block_px),
+        decode=memory.decode_bytes(tile_px, layers),
+        seams=memory.seams_bytes(nuclei, int(nuclei * near)),
+        paint=memory.paint_bytes(region_px, image if largest.image else 0) + nuclei * memory.NUCLEUS // 4,
+        measure=memory.measure_bytes(region_px, image) + nuclei * memory.NUCLEUS,
+    )
+
+
+def _disk(plan: Plan, slide: SlidePlan) -> int:
+    """Bytes on disk of one slide: maps, labels with pyramid, nuclei, and the image's copy."""
+    pixels = slide.shape[0] * slide.shape[1]
+    image = len(slide.names) * np.dtype(slide.dtype).itemsize * IMAGE_SHARE if slide.image else 0
+    labels = 4 * LABELS_SHARE
+    maps = len(plan.card.maps) * MAPS_SHARE
+    return int(pixels * (maps + (labels + image) * 4 / 3 + NUCLEUS_ON_DISK / NUCLEUS_PX / 4))
+
+
+def _files(plan: Plan, slide: SlidePlan) -> int:
+    """Files of one slide: a shard per block, tile and region, and metadata."""
+
+    def count(shape: tuple[int, int], step: tuple[int, int]) -> int:
+        rows, columns = grid_shape(shape, step)
+        return rows * columns
+
+    shard = (plan.output.shard_px,) * 2
+    regions = sum(count(level_shape(slide.shape, k), shard) for k in range(slide.levels() + 1))
+    tiles = count(slide.shape, (plan.tiles.core_px,) * 2)
+    copies = 2 if slide.image else 1
+    return count(slide.shape, plan.block) + tiles + copies * (regions + slide.levels() + 3) + 8
+
+
+def _gb(value: float) -> str:
+    return f"{value / 1e9:.1f} GB"
+
+
+def describe(plan: Plan, costs: Costs) -> str:
+    """A table of the plan for people: one line per thing."""
+    area = sum(s.shape[0] * s.shape[1] for s in plan.slides)
+    cell, patch = plan.patches.cell, plan.patches.patch
+    slides = [
+        f"  {s.slide}: {s.shape[0]} x {s.shape[1]} px (level {s.grid.level}, scale {s.grid.scale:g}, "
+        f"{'unknown' if s.mpp_plan is None else format(s.mpp_plan, '.4g')} um/px)"
+        for s in plan.slides
+    ]
+    shown = slides if len(slides) <= 12 else [*slides[:10], f"  ... and {len(slides) - 10} more"]
+    return "\n".join(
+        [
+            f"plan of {plan.name}: {len(plan.slides)} images, {area / 1e6:.1f} megapixels, {plan.card.name} on {plan.device}",
+            *shown,
+            f"patches: {patch[0]} x {patch[1]} px around cells of {cell[0]} x {cell[1]}, "
+            f"margin {plan.patches.margin_px}; fed over kept {costs.overhead:.2f}",
+            f"tiles: cores of {plan.tiles.core_px} px, halo {plan.tiles.halo_px}, ring {plan.tiles.ring_px}",
+            "tasks: " + ", ".join(f"{n} {stage}" for stage, n in costs.tasks.items()),
+            f"workers: {costs.workers}, each at most {_gb(costs.worker.peak)} (most in {costs.worker.worst})",
+            f"disk: about {_gb(costs.disk_bytes)} in {costs.files} files at {plan.output.path}",
+            f"time: about {costs.seconds / 60:.1f} minutes of network time",
+        ]
+    )

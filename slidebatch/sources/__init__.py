@@ -1,0 +1,14 @@
+"""What the inputs are: from files, folders, patterns, manifests and plates to a list of `Source`.
+
+Only names and small metadata are read here, never pixels: a file whose content is broken is found by its
+reader. `find` is the door. The order of sources and their ids depend on nothing but the names of what was
+found.
+"""
+
+from __future__ import annotations
+
+from slidebatch.sources.channels import choose
+from slidebatch.sources.find import find, regions_path
+from slidebatch.sources.spec import Fault, Found, InputSpec
+
+__all__ = ["Fault", "Found", "InputSpec", "choose", "find", "regions_path"]

@@ -1,0 +1,217 @@
+"""The task functions: what an executor calls, in any process, in any order, any number of times.
+
+A task first asks whether its receipt proves it done. If not, it leaves an attempt file, works on its items one
+after another, and writes its receipt. Faults are told apart:
+
+* an input at fault (`InputError`) fails that slide alone: `work/failed/<slide>.json` says where and why, other
+  items go on, later stages skip the slide;
+* any other exception is tried again in place, then fails the slide, with its traceback;
+* a fault of the environment (disk, memory, device) is raised and stops the run, which can be resumed;
+* a worker's death leaves the attempt file behind, which blames exactly the slide that was being worked on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slidebatch import paint, plan
+from slidebatch.errors import EnvironmentFault, InputError
+from slidebatch.geometry import Box
+from slidebatch.infer import infer_detections, infer_maps
+from slidebatch.job import Job, Made, open_job
+from slidebatch.measure import measure_region, merge_table
+from slidebatch.plan import Item, Task
+from slidebatch.prepare import prepare_slide
+from slidebatch.seams import seam_slide
+from slidebatch.store import (
+    digest,
+    disk_faults,
+    read_json,
+    valid_receipt,
+    write_json,
+    write_receipt,
+    write_shard,
+)
+from slidebatch.tiles import decode_tile
+
+Receipt = dict[str, Any]
+StageFunction = Callable[[Job, int, Box], Made]
+
+
+def perform(work: str, stage: str, index: int, session: str) -> Receipt:
+    """Do task `index` of a stage unless its receipt proves it done; returns the receipt.
+
+    `session` names the driver's run, so that a task is not blamed for a kill of the whole run. The receipt's
+    `fresh` says whether the work was done by this call. EnvironmentFault stops the run.
+    """
+    job = open_job(work)
+    task: Task = job.tasks(stage)[index]
+    path = job.work / "receipts" / stage / f"{index}.json"
+    with disk_faults():
+        print_ = fingerprint(job, task)
+        done = valid_receipt(path, print_)
+        if done is not None and not done["failed"]:
+            return {**done, "fresh": False}
+        attempt = Attempt(job, stage, index, session)
+        attempt.begin()
+        outputs, facts = _items(job, task, attempt)
+        receipt = write_receipt(path, print_, outputs, facts)
+        attempt.end()
+    return {**receipt, "fresh": True}
+
+
+def fingerprint(job: Job, task: Task) -> str:
+    """What the result of a task depends on, for all its slides."""
+    return digest(task.stage, [(_slide_print(job, task.stage, i), i.box.tuple()) for i in task.items])
+
+
+def _slide_print(job: Job, stage: str, item: Item) -> str:
+    slide = job.at(item.slide)
+    if stage == "prepare":
+        return plan.prepare_print(job.plan, slide)
+    window = job.windows.get(slide.group)
+    stored = None if window is None else window.to_json()
+    prints = {"infer": plan.infer_print, "decode": plan.decode_print}
+    return prints.get(stage, plan.paint_print)(job.plan, slide, stored)
+
+
+def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str, Any]]:
+    """Work on the items one after another; files made, and numbers per slide."""
+    function = stage_function(job, task.stage)
+    outputs: list[Path] = []
+    slides: dict[str, dict[str, Any]] = {}
+    failed: list[str] = []
+    for item in task.items:
+        name = job.at(item.slide).slide
+        if job.failed(item.slide):
+            failed.append(name)
+            continue
+        begun = time.perf_counter()
+        made = _tried(job, task.stage, item, function, attempt)
+        if made is None:
+            failed.append(name)
+            continue
+        outputs += made.outputs
+        facts = {
+            "seconds": time.perf_counter() - begun,
+            "px": item.box.area,
+            "nuclei": made.nuclei,
+            **made.facts,
+        }
+        slides[name] = _added(slides.get(name), facts)
+    return outputs, {"slides": slides, "failed": sorted(set(failed))}
+
+
+def _added(sofar: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of several items of one slide, added up."""
+    return facts if sofar is None else {k: sofar.get(k, 0) + v for k, v in facts.items()}
+
+
+def _tried(job: Job, stage: str, item: Item, function: StageFunction, attempt: Attempt) -> Made | None:
+    """The result of one item, or None once its slide has failed."""
+    name = job.at(item.slide).slide
+    if attempt.deaths(name) >= job.plan.attempts:
+        _fail(
+            job,
+            name,
+            stage,
+            f"killed its worker {job.plan.attempts} times; give workers more memory",
+            attempt,
+        )
+        return None
+    attempt.working_on(name)
+    for left in reversed(range(job.plan.attempts)):
+        try:
+            return function(job, item.slide, item.box)
+        except InputError as error:
+            _fail(job, name, stage, str(error), attempt)
+            return None
+        except (EnvironmentFault, OSError, MemoryError):
+            raise
+        except Exception as error:
+            if not left:
+                _fail(job, name, stage, f"{type(error).__name__}: {error}", attempt, traceback.format_exc())
+    return None
+
+
+def _fail(job: Job, slide: str, stage: str, why: str, attempt: Attempt, trace: str | None = None) -> None:
+    """Record that a slide has failed; everything else goes on."""
+    attempts = attempt.deaths(slide) + (job.plan.attempts if trace else 1)
+    record = {"slide": slide, "stage": stage, "why": why, "attempts": attempts}
+    write_json(job.failure(slide), {**record, **({"traceback": trace} if trace else {})})
+
+
+class Attempt:
+    """The file that a task leaves while it works: a task that finds one was left by a dead worker."""
+
+    def __init__(self, job: Job, stage: str, index: int, session: str) -> None:
+        self.path = job.work / "attempts" / f"{stage}-{index}.json"
+        self.session = session
+        self._deaths: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Count the deaths that earlier attempts of this session left behind."""
+        try:
+            left = read_json(self.path)
+        except (FileNotFoundError, json.JSONDecodeError):
+            left = {}
+        if left.get("session") == self.session:
+            self._deaths = left["deaths"]
+            victim = left["slide"]
+            if victim is not None:
+                self._deaths[victim] = self._deaths.get(victim, 0) + 1
+        self._write(None)
+
+    def deaths(self, slide: str) -> int:
+        """How many workers have died over a slide in this task."""
+        return self._deaths.get(slide, 0)
+
+    def working_on(self, slide: str) -> None:
+        self._write(slide)
+
+    def end(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, slide: str | None) -> None:
+        """Not synced: it must outlive this process, not the machine."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(f".{os.getpid()}.partial")
+        record = {"session": self.session, "slide": slide, "deaths": self._deaths, "process": os.getpid()}
+        aside.write_text(json.dumps(record))
+        os.replace(aside, self.path)
+
+
+def stage_function(job: Job, stage: str) -> StageFunction:
+    """The function of a stage."""
+    if stage == "infer":
+        return infer_maps if job.plan.card.family == "dense" else infer_detections
+    if stage.startswith("pyramid"):
+        level = int(stage.removeprefix("pyramid"))
+        return lambda job, number, box: paint.pyramid_region(job, number, box, level)
+    functions: dict[str, StageFunction] = {
+        "prepare": lambda job, number, _: prepare_slide(job, number),
+        "decode": decode_tile,
+        "seams": _seams,
+        "paint": paint.paint_region,
+        "measure": measure_region,
+        "table": _table,
+    }
+    return functions[stage]
+
+
+def _seams(job: Job, number: int, _: Box) -> Made:
+    seamed = seam_slide(job, number)
+    write_shard(job.seams(number), seamed.arrays(), job.plan.card.digest)
+    laid = paint.lay_out(job, number)
+    return Made((job.seams(number), *laid), nuclei=len(seamed.box), facts=dict(seamed.counts))
+
+
+def _table(job: Job, number: int, _: Box) -> Made:
+    regions = [i.box for t in job.tasks("measure") for i in t.items if i.slide == number]
+    return merge_table(job, number, regions)

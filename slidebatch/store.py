@@ -1,0 +1,264 @@
+"""Files of a run: atomic writes, receipts, shards of nuclei, and zarr arrays with one writer a shard.
+
+A task writes its outputs aside, syncs them, renames them into place, and last writes its *receipt*: the
+fingerprint of everything the result depends on, and size and checksum of every output. A receipt that agrees
+with the files is the only proof that a task is done; the presence of a chunk proves nothing, because zarr
+leaves out chunks that hold only zeros.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from pydantic import Field, PositiveInt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from zarr.codecs import ZstdCodec
+
+from slidebatch.errors import EnvironmentFault, ResultsError
+from slidebatch.geometry import Box
+from slidebatch.instances import Instances
+from slidebatch.spec import Spec
+
+FAULTY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENOMEM}
+
+
+class OutputSpec(Spec):
+    """Where results go and how they are stored."""
+
+    path: str = Field(description="Folder of the results; the same command on the same folder resumes.")
+    image: Literal["auto", "copy", "none"] = Field(
+        "auto",
+        description="Copy the image beside its labels: auto copies plates and leaves slides where they are.",
+    )
+    chunk_px: PositiveInt = Field(512, description="Side of a chunk of the label images, in pixels.")
+    shard_px: PositiveInt = Field(
+        4096, description="Side of a shard of the label images, in pixels; a power of two times chunk_px."
+    )
+    keep_maps: bool = Field(False, description="Keep the networks' class maps after the run.")
+
+
+@contextmanager
+def disk_faults() -> Iterator[None]:
+    """Turn a failing disk or mount into an `EnvironmentFault`; other errors pass."""
+    try:
+        yield
+    except MemoryError as error:
+        raise EnvironmentFault(
+            "this process ran out of memory; free some or use fewer workers, then give the same command again"
+        ) from error
+    except OSError as error:
+        if error.errno in FAULTY_DISK:
+            raise EnvironmentFault(
+                f"{error.filename or 'the results folder'}: {error.strerror}; "
+                "mend that, then give the same command again to resume"
+            ) from error
+        raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is either whole or not there, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the given order."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file that slidebatch wrote."""
+    return json.loads(path.read_bytes())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest(*values: Any) -> str:
+    """A short stable digest of JSON-able values."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+# Receipts
+
+
+def checksum(path: Path) -> list[int] | None:
+    """[size, crc32] of a file's bytes; None where there is no file (zarr leaves out blank chunks)."""
+    try:
+        with open(path, "rb") as file:
+            size, crc = 0, 0
+            while block := file.read(1 << 22):
+                size, crc = size + len(block), zlib.crc32(block, crc)
+    except FileNotFoundError:
+        return None
+    return [size, crc]
+
+
+def write_receipt(
+    path: Path, fingerprint: str, outputs: Iterable[Path], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Sync the outputs and write the receipt that makes them count; returns the receipt."""
+    root = path.parent
+    sums = {}
+    for output in outputs:
+        _sync_file(output)
+        sums[os.path.relpath(output, root)] = checksum(output)
+    receipt = {"fingerprint": fingerprint, "outputs": sums, **facts}
+    write_json(path, receipt)
+    return receipt
+
+
+def valid_receipt(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The receipt, if it is there, has this fingerprint, and every output is still as it says; else None."""
+    try:
+        receipt: dict[str, Any] = read_json(path)
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if receipt.get("fingerprint") != fingerprint:
+        return None
+    whole = all(checksum(path.parent / name) == expected for name, expected in receipt["outputs"].items())
+    return receipt if whole else None
+
+
+def _sync_file(path: Path) -> None:
+    if path.exists():
+        sync_folder(path)  # opening read-only and syncing works for files as for folders
+
+
+# Shards of nuclei
+
+
+def write_shard(path: Path, arrays: dict[str, npt.NDArray[Any]], fingerprint: str) -> None:
+    """Write named arrays as one safetensors file that carries the fingerprint of its making."""
+    contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    write_atomically(path, save(contiguous, {"fingerprint": fingerprint}))
+
+
+def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a shard by name, or only those asked for. ResultsError if it is missing or broken."""
+    try:
+        with safe_open(str(path), framework="np") as shard:
+            return {name: shard.get_tensor(name) for name in names or shard.keys()}
+    except (FileNotFoundError, SafetensorError) as error:
+        raise ResultsError(
+            f"{path}: the shard is missing or broken ({error}); give the same command again to make it anew"
+        ) from error
+
+
+def read_instances(path: Path) -> Instances:
+    """The nuclei of a shard."""
+    return Instances(**read_shard(path, list(Instances.__dataclass_fields__)))
+
+
+# Zarr arrays
+
+
+def create_array(
+    path: Path,
+    shape: Sequence[int],
+    dtype: str,
+    chunk: Sequence[int],
+    shard: Sequence[int] | None = None,
+    axes: Sequence[str] | None = None,
+) -> zarr.Array:
+    """Make a new zarr v3 array (zstd-1), in place of whatever was at `path`.
+
+    A shard that is not larger than one chunk, or an image that fits one chunk, is stored without sharding.
+    """
+    if path.exists():
+        shutil.rmtree(path)
+    clipped = tuple(max(1, min(c, s)) for c, s in zip(chunk, shape, strict=True))
+    shards = None
+    if (
+        shard is not None
+        and any(s > c for s, c in zip(shape, clipped, strict=True))
+        and tuple(shard) != clipped
+    ):
+        shards = tuple(_whole_chunks(s, c) for s, c in zip(shard, clipped, strict=True))
+    return zarr.create_array(
+        store=str(path),
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=clipped,
+        shards=shards,
+        compressors=ZstdCodec(level=1),
+        fill_value=0,
+        dimension_names=list(axes) if axes else None,
+        zarr_format=3,
+    )
+
+
+def _whole_chunks(size: int, chunk: int) -> int:
+    return max(1, size // chunk) * chunk
+
+
+def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array:
+    """An existing zarr array. ResultsError if it is not there."""
+    try:
+        return zarr.open_array(str(path), mode=mode)
+    except FileNotFoundError as error:
+        raise ResultsError(
+            f"{path}: there is no zarr array; give the same command again to make it anew"
+        ) from error
+
+
+def stored_files(array_path: Path, array: zarr.Array, box: Box) -> list[Path]:
+    """The files that hold the pixels of `box` of an array whose last axes are (y, x), for all leading axes."""
+    step = array.shards or array.chunks
+    rows = range(box.y0 // step[-2], -(-box.y1 // step[-2]))
+    columns = range(box.x0 // step[-1], -(-box.x1 // step[-1]))
+    lead = [range(-(-s // c)) for s, c in zip(array.shape[:-2], step[:-2], strict=True)]
+    keys = np.array(np.meshgrid(*lead, rows, columns, indexing="ij")).reshape(array.ndim, -1).T
+    return [array_path / "c" / "/".join(str(k) for k in key) for key in keys]
+
+
+def write_group(path: Path, attributes: dict[str, Any]) -> None:
+    """Make a zarr v3 group with these attributes, keeping what is below it; its parents become groups too."""
+    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clean_partial(folder: Path) -> int:
+    """Remove files that killed tasks had written aside; how many there were."""
+    left = [p for p in folder.rglob("*.partial") if p.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)

@@ -1,0 +1,81 @@
+"""Stage decode, per tile: from stored maps or detections to the nuclei that the tile answers for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ensemble import iou
+from slidebatch import instances
+from slidebatch.decode import claimed, decode_dense, extract
+from slidebatch.geometry import Box, whole
+from slidebatch.infer import blocks_near
+from slidebatch.instances import SCORE_MAX, Instances
+from slidebatch.job import Job, Made
+from slidebatch.models.protocol import Detections
+from slidebatch.paste import paste
+from slidebatch.settle import settle, split_settled
+from slidebatch.store import open_array, read_shard, write_shard
+from slidebatch.tiling import Tile
+
+
+def decode_tile(job: Job, number: int, core: Box) -> Made:
+    """Decode one tile and write its shard of nuclei."""
+    tile = job.plan.tiles.tile(core, job.at(number).shape)
+    found = (
+        _from_maps(job, number, tile)
+        if job.plan.card.family == "dense"
+        else _from_detections(job, number, tile)
+    )
+    path = job.nuclei(number, core)
+    write_shard(path, found.arrays(), job.plan.card.digest)
+    return Made((path,), nuclei=len(found))
+
+
+def _from_maps(job: Job, number: int, tile: Tile) -> Instances:
+    plan, shape = job.plan, job.at(number).shape
+    maps = np.asarray(open_array(job.maps(number))[:, *tile.read.slices()])
+    found = extract(decode_dense(maps, tile.read, plan.decode), tile.valid, plan.decode)
+    return claimed(found, tile, plan.tiles, shape)
+
+
+def _from_detections(job: Job, number: int, tile: Tile) -> Instances:
+    """Detections centred in the core; those that only this tile can judge are settled, others marked cut."""
+    plan, slide = job.plan, job.at(number)
+    shards = [read_shard(job.detections(number, b)) for b in blocks_near(plan, slide, tile.core)]
+    parts = [_in_core(Detections(s["box"], s["score"], s["mask"]), tile.core) for s in shards]
+    pasted = instances.concatenate([paste(d, whole(slide.shape)) for d in parts])
+    found = _in_limits(job, pasted)
+    safe = _safe(tile, plan.largest_px, slide.shape)
+    done = split_settled(found, safe)
+    settled = settle(found.take(done), plan.decode.iou_threshold)
+    rest = found.take(~done)
+    return instances.concatenate([settled, replace(rest, cut=np.ones(len(rest), np.uint8))])
+
+
+def _in_core(found: Detections, core: Box) -> Detections:
+    """The detections whose centres lie in the core: each belongs to exactly one tile."""
+    middle = (found.box[:, :2] + found.box[:, 2:]) / 2
+    keep = (middle >= [core.y0, core.x0]).all(axis=1) & (middle < [core.y1, core.x1]).all(axis=1)
+    return Detections(found.box[keep], found.score[keep], found.mask[keep])
+
+
+def _in_limits(job: Job, found: Instances) -> Instances:
+    """Without detections outside the size and score limits, or wider than `largest_px`."""
+    spec = job.plan.decode
+    area = iou.mask_area(found.box, found.offset, found.bits)
+    side = (found.box[:, 2:] - found.box[:, :2]).max(axis=1, initial=0)
+    keep = (area >= spec.min_area_px) & (area <= spec.max_area_px) & (side <= job.plan.largest_px)
+    return found.take(keep & (found.score >= round(spec.score_threshold * SCORE_MAX)))
+
+
+def _safe(tile: Tile, largest_px: int, shape: tuple[int, int]) -> Box:
+    """The part of the core that no detection centred in another core can reach."""
+    reach, core = largest_px // 2 + 2, tile.core
+    return Box(
+        core.y0 + reach if core.y0 > 0 else 0,
+        core.x0 + reach if core.x0 > 0 else 0,
+        core.y1 - reach if core.y1 < shape[0] else core.y1,
+        core.x1 - reach if core.x1 < shape[1] else core.x1,
+    )

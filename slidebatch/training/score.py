@@ -1,0 +1,66 @@
+"""Scores of a network while it is trained: whole images forward, decoded as the engine decodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from slidebatch.decode import DecodeSpec, decode_dense, extract
+from slidebatch.geometry import whole
+from slidebatch.instances import Instances
+from slidebatch.metrics import dsb_score
+from slidebatch.training.dataset import Example
+
+Maps = npt.NDArray[np.uint8]
+Forward = Callable[[npt.NDArray[np.float32]], Maps]
+"""(1, 3, Y, X) float32 in 0..1 -> (1, K, Y, X) uint8; Y and X multiples of the stride."""
+
+DEFAULT = DecodeSpec()
+
+
+def whole_maps(forward: Forward, example: Example, margin_px: int, stride_px: int) -> Maps:
+    """Class maps (K, Y, X) of a whole image, mirrored beyond its edges as the engine mirrors a slide."""
+    image = example.normalised()
+    height, width = image.shape[1:]
+    before = -(-margin_px // stride_px) * stride_px
+    after = [before + -n % stride_px for n in (height, width)]
+    padded = np.pad(image, [(0, 0), (before, after[0]), (before, after[1])], mode="reflect")
+    return forward(np.ascontiguousarray(padded[None]))[0, :, before : before + height, before : before + width]
+
+
+def decoded(maps: Maps, spec: DecodeSpec) -> npt.NDArray[np.int32]:
+    """The label image (Y, X) int32 that the decoder makes of class maps (K, Y, X)."""
+    box = whole(maps.shape[1:])
+    return painted(extract(decode_dense(np.ascontiguousarray(maps), box, spec), box, spec), box.shape)
+
+
+def painted(found: Instances, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """The label image (Y, X) int32 of nuclei that do not overlap; labels are row numbers from 1."""
+    labels = np.zeros(shape, np.int32)
+    for i in range(len(found)):
+        labels[found.at(i).slices()][found.mask(i)] = i + 1
+    return labels
+
+
+def held_out_score(
+    forward: Forward,
+    examples: Sequence[Example],
+    margin_px: int,
+    stride_px: int,
+    spec: DecodeSpec = DEFAULT,
+) -> dict[str, float]:
+    """Mean Data Science Bowl score per modality, and `all`: the mean over images."""
+    scores = [
+        (e.modality, dsb_score(decoded(whole_maps(forward, e, margin_px, stride_px), spec), e.labels))
+        for e in examples
+    ]
+    names = sorted({name for name, _ in scores})
+    table = {name: _mean(s for n, s in scores if n == name) for name in names}
+    return table | {"all": _mean(s for _, s in scores)}
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
