@@ -66,9 +66,7 @@ def steps(table: Instances) -> dict[str, Callable[[], object]]:
         "mask_overlap": lambda: iou.mask_overlap(*packed, pairs),
         "total_order": lambda: nms.total_order(*keys),
         "greedy_nms": lambda: nms.greedy_nms(order, conflicts, flags),
-        "box_pairs + greedy_nms": lambda: nms.greedy_nms(
-            order, iou.box_pairs(table.box), np.ones(len(pairs), bool)
-        ),
+        "box_pairs + greedy_nms": lambda: nms.greedy_nms(order, iou.box_pairs(table.box), np.ones(len(pairs), bool)),
         "components": lambda: nms.components(len(table), conflicts),
         "resolve_overlaps": lambda: fuse.resolve_overlaps(order, *packed),
         "box_nms": lambda: nms.box_nms(table.box, table.score, IOU_THRESHOLD),

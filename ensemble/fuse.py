@@ -37,9 +37,7 @@ class Kept(NamedTuple):
     box: npt.NDArray[np.int64]
 
 
-def resolve_overlaps(
-    order: npt.ArrayLike, box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike
-) -> Kept:
+def resolve_overlaps(order: npt.ArrayLike, box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike) -> Kept:
     """Give each pixel to the best-ordered nucleus that covers it, and report what every nucleus keeps.
 
     order (N,) int64 permutation, best first; packed masks of N nuclei as in `ensemble.packed`, in any frame,

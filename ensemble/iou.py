@@ -77,9 +77,7 @@ def mask_area(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike) ->
     return _mask_area(*packed(box, offset, bits))
 
 
-def mask_overlap(
-    box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike, pairs: Pairs
-) -> npt.NDArray[np.int64]:
+def mask_overlap(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike, pairs: Pairs) -> npt.NDArray[np.int64]:
     """Pixels that two packed masks share, for pairs (P, 2) of rows: (P,) int64, exact; 0 for boxes apart.
 
     ValueError where the arrays do not fit together or a pair names a row that is not there.
@@ -94,9 +92,7 @@ def iou(inter: npt.ArrayLike, area_a: npt.ArrayLike, area_b: npt.ArrayLike) -> n
     return _ratio(shared, np.asarray(area_a) + np.asarray(area_b) - shared)
 
 
-def over_smaller(
-    inter: npt.ArrayLike, area_a: npt.ArrayLike, area_b: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
+def over_smaller(inter: npt.ArrayLike, area_a: npt.ArrayLike, area_b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Intersection over the smaller, from counts (P,) each: float64 (P,), 0 where that one is empty."""
     return _ratio(np.asarray(inter), np.minimum(area_a, area_b))
 
@@ -117,9 +113,7 @@ def as_boxes(box: npt.ArrayLike) -> Numbers:
     """Boxes as a contiguous (N, 4) array of int64 or float64. ValueError if not (N, 4) or not finite."""
     boxes = np.asarray(box)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
-        raise ValueError(
-            f"boxes are {boxes.dtype} {boxes.shape}, expected numbers (N, 4) as (y0, x0, y1, x1)"
-        )
+        raise ValueError(f"boxes are {boxes.dtype} {boxes.shape}, expected numbers (N, 4) as (y0, x0, y1, x1)")
     if boxes.dtype.kind == "f" and not np.isfinite(boxes).all():
         raise ValueError("boxes hold NaN or infinity, expected finite numbers: drop such rows first")
     return np.ascontiguousarray(boxes, np.float64 if boxes.dtype.kind == "f" else np.int64)
@@ -129,9 +123,7 @@ def as_pairs(pairs: npt.ArrayLike, rows_a: int, rows_b: int) -> Pairs:
     """Pairs as a contiguous (P, 2) int64 array. ValueError if a pair names a row that is not there."""
     known = np.ascontiguousarray(pairs, np.int64).reshape(-1, 2)
     if known.size and (known.min() < 0 or (known.max(axis=0) >= (rows_a, rows_b)).any()):
-        raise ValueError(
-            f"pairs name rows outside 0..{rows_a - 1} and 0..{rows_b - 1}: pass pairs of these rows"
-        )
+        raise ValueError(f"pairs name rows outside 0..{rows_a - 1} and 0..{rows_b - 1}: pass pairs of these rows")
     return known
 
 

@@ -49,9 +49,7 @@ def total_order(
     """
     masks = packed(box, offset, bits)
     n = len(masks.box)
-    return _ordered(
-        _column(score, n), (masks.box, _column(area, n), masks.offset, masks.bits, _column(member, n))
-    )
+    return _ordered(_column(score, n), (masks.box, _column(area, n), masks.offset, masks.bits, _column(member, n)))
 
 
 def greedy_nms(order: Indices, pairs: Pairs, conflict: npt.ArrayLike) -> Flags:
@@ -65,9 +63,7 @@ def greedy_nms(order: Indices, pairs: Pairs, conflict: npt.ArrayLike) -> Flags:
     known = as_pairs(pairs, len(rank), len(rank))
     chosen = np.asarray(conflict, bool)
     if chosen.shape != (len(known),) or (known[:, 0] == known[:, 1]).any():
-        raise ValueError(
-            f"{len(known)} pairs and {chosen.shape} flags: expected a flag a pair, of two different rows"
-        )
+        raise ValueError(f"{len(known)} pairs and {chosen.shape} flags: expected a flag a pair, of two different rows")
     start, worse = toward(rank, known[chosen], worse=True)
     return _greedy(np.asarray(order, np.int64), start, worse)
 
@@ -164,9 +160,7 @@ def rank_of(order: npt.ArrayLike) -> Indices:
     rows = np.asarray(order, np.int64)
     rank = np.full(len(rows), -1, np.int64)
     if rows.ndim != 1 or (len(rows) and (rows.min() < 0 or rows.max() >= len(rows))):
-        raise ValueError(
-            f"the order {rows.shape} names rows that are not there, expected a permutation of 0..N-1"
-        )
+        raise ValueError(f"the order {rows.shape} names rows that are not there, expected a permutation of 0..N-1")
     rank[rows] = np.arange(len(rows))
     if len(rows) and rank.min() < 0:
         raise ValueError("the order names a row twice, expected a permutation of 0..N-1")

@@ -35,9 +35,7 @@ def packed(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike) -> Pa
     """
     boxes, starts, content = np.asarray(box), np.asarray(offset), np.asarray(bits)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes.dtype.kind in "iu" or boxes.size == 0):
-        raise ValueError(
-            f"boxes of masks are {boxes.dtype} {boxes.shape}, expected integers (N, 4): round them first"
-        )
+        raise ValueError(f"boxes of masks are {boxes.dtype} {boxes.shape}, expected integers (N, 4): round them first")
     if starts.shape != (len(boxes) + 1,) or content.ndim != 1 or content.dtype != np.uint8:
         raise ValueError(
             f"offset is {starts.shape} and bits {content.dtype} {content.shape} for {len(boxes)} masks, "

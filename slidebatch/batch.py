@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections import defaultdict
@@ -25,7 +26,7 @@ from slidebatch.events import (
     ignore,
 )
 from slidebatch.executors import Executor
-from slidebatch.finish import Failure, finish, finished, manifest
+from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
 from slidebatch.normalise import Sketch, window
@@ -124,8 +125,6 @@ def status(path: Path) -> Status:
 
 
 def _lines(path: Path) -> Iterator[Failure]:
-    import json
-
     for line in path.read_text().splitlines():
         yield json.loads(line)
 
@@ -190,13 +189,12 @@ class Driver:
         finally:
             executor.close()
         outcome = self._finish()
-        nuclei = sum(int(n.get("nuclei", 0)) for n in self.ledger.values())
-        self.on_event(RunEnded(outcome.done, outcome.failed, nuclei, time.perf_counter() - begun))
+        self.on_event(RunEnded(outcome.done, outcome.failed, self._nuclei(), time.perf_counter() - begun))
         return outcome
 
     def _start(self) -> None:
         """Store the plan, forget old failures (they are tried again), clean what kills left."""
-        clean_partial(self.work)
+        clean_partial(self.work.parent)
         remove(self.work / "failed")
         remove(self.work / "attempts")
         write_plan(self.work, self.plan)
@@ -230,7 +228,7 @@ class Driver:
         job = self.job
         if stage == "prepare":
             return list(range(len(job.tasks(stage))))
-        closed = {n for n in range(len(self.plan.slides)) if finished(job, n)}
+        closed = {n for n in range(len(self.plan.slides)) if job.finished(n)}
         return [
             i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in closed for item in t.items)
         ]
@@ -297,6 +295,10 @@ class Driver:
         failed = {f["slide"] for f in failures}
         done = sum(s.slide not in failed for s in self.plan.slides)
         return Outcome(done, len(failed), self.work.parent, FAILED_SOME if failed else DONE, self._accuracy())
+
+    def _nuclei(self) -> int:
+        told = read_json(self.work.parent / "manifest.json")
+        return sum(s.get("nuclei") or 0 for s in told["slides"])
 
     def _accuracy(self) -> Any | None:
         if self.planned.truth is None:

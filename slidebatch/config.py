@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,8 +33,19 @@ S = TypeVar("S", bound=Spec)
 SHORTHAND = {("model",): "name"}
 """Sections that may be written as one word, and the key that the word stands for."""
 
-ALTERNATIVES = (("input", "path"), ("input", "sample"), ("input", "manifest"))
-"""Keys of which one excludes the others: an override of one takes the others away."""
+EXCLUDES = {
+    ("input", "path"): ("sample", "manifest"),
+    ("input", "sample"): ("path", "manifest", "pattern", "preset"),
+    ("input", "manifest"): ("path", "sample", "pattern", "preset"),
+    ("input", "pattern"): ("preset",),
+    ("input", "preset"): ("pattern",),
+}
+"""Keys that cannot stand beside others of their section: an override of one takes those away."""
+
+
+def _defaults(kind: type[S]) -> Callable[[], S]:
+    """Makes a section of defaults alone."""
+    return lambda: kind.model_validate({})
 
 
 class RunConfig(Spec):
@@ -42,13 +53,13 @@ class RunConfig(Spec):
 
     name: str = Field("run", min_length=1, description="Name of the run, for people.")
     input: InputSpec = Field(description="What to segment.")
-    model: ModelSpec = Field(default_factory=ModelSpec, description="The network; one word is its name.")
-    normalise: NormaliseSpec = Field(default_factory=NormaliseSpec, description="How grey becomes 0..1.")
-    tissue: TissueSpec = Field(default_factory=TissueSpec, description="Which parts of a slide hold tissue.")
-    tiling: TilingSpec = Field(default_factory=TilingSpec, description="How slides are cut.")
-    decode: DecodeSpec = Field(default_factory=DecodeSpec, description="How maps become nuclei.")
+    model: ModelSpec = Field(default_factory=_defaults(ModelSpec), description="The network; one word is its name.")
+    normalise: NormaliseSpec = Field(default_factory=_defaults(NormaliseSpec), description="How grey becomes 0..1.")
+    tissue: TissueSpec = Field(default_factory=_defaults(TissueSpec), description="Which parts of a slide hold tissue.")
+    tiling: TilingSpec = Field(default_factory=_defaults(TilingSpec), description="How slides are cut.")
+    decode: DecodeSpec = Field(default_factory=_defaults(DecodeSpec), description="How maps become nuclei.")
     output: OutputSpec = Field(description="Where results go.")
-    executor: ExecutorSpec = Field(default_factory=ExecutorSpec, description="Where tasks run.")
+    executor: ExecutorSpec = Field(default_factory=_defaults(ExecutorSpec), description="Where tasks run.")
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def _plain(document: Document) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{document.place(())}: found {type(values).__name__}; expected keys and values.")
     try:
-        return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
+        return dict(json.loads(json.dumps(values, default=str)))
     except TypeError as error:
         raise ConfigError(f"{document.name}: a key is not text ({error}); write keys as words.") from error
 
@@ -126,12 +137,11 @@ def parse_override(text: str) -> Override:
 def apply(values: dict[str, Any], override: Override) -> dict[str, Any]:
     """The values with the override in place; the given ones are left alone.
 
-    An override of one of `ALTERNATIVES` takes the other ones away; below a section that is written as one
-    word, the word is first written out.
+    An override takes away what it `EXCLUDES`; below a section that is written as one word, the word is first
+    written out.
     """
     changed = _put(values, override, 0)
-    if override.loc in ALTERNATIVES and override.value is not None:
-        rivals = {loc[-1] for loc in ALTERNATIVES if loc != override.loc}
+    if override.value is not None and (rivals := EXCLUDES.get(override.loc)):
         section = override.loc[0]
         changed[section] = {k: v for k, v in changed[section].items() if k not in rivals}
     return changed

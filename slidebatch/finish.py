@@ -19,31 +19,11 @@ import pyarrow.parquet as pq
 
 from slidebatch import ngff
 from slidebatch.job import Job
-from slidebatch.plan import FORMAT, SlidePlan, paint_print
+from slidebatch.plan import FORMAT, SlidePlan
 from slidebatch.store import digest, read_json, remove, write_atomically, write_group, write_json
 
 Failure = dict[str, Any]
 PACKAGES = ("slidebatch", "dask", "distributed", "numpy", "scipy", "tifffile", "torch", "torchvision", "zarr")
-
-
-def slide_print(job: Job, number: int) -> str:
-    """What a slide's finished results depend on."""
-    slide = job.at(number)
-    window = job.windows.get(slide.group)
-    return paint_print(job.plan, slide, None if window is None else window.to_json())
-
-
-def finished(job: Job, number: int) -> bool:
-    """Whether a slide was finished, by this run or an earlier one, with the very same settings."""
-    try:
-        told: dict[str, Any] = read_json(_marker(job, number))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return bool(told["print"] == slide_print(job, number)) and job.table(number).exists()
-
-
-def _marker(job: Job, number: int) -> Path:
-    return job.work / "finished" / f"{job.at(number).slide}.json"
 
 
 def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Failure]) -> dict[str, Any]:
@@ -68,7 +48,7 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
 
 def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any]:
     slide = job.at(number)
-    done = state == "done" or finished(job, number)
+    done = state == "done" or job.finished(number)
     return {
         "slide": slide.slide,
         "state": "failed" if slide.slide in failed else ("done" if done else "running"),
@@ -106,8 +86,8 @@ def finish(
     write_atomically(job.results / "failures.jsonl", lines.encode())
     for number in good:
         write_json(
-            _marker(job, number),
-            {"print": slide_print(job, number), "ledger": ledger.get(job.at(number).slide)},
+            job.marker(number),
+            {"print": job.final_print(number), "ledger": ledger.get(job.at(number).slide)},
         )
     write_json(job.results / "manifest.json", manifest(job, "done", config, failures))
     tidy(job)
@@ -117,7 +97,7 @@ def _discard(job: Job, number: int) -> None:
     """Take away what a failed slide left in the results: it must not look whole."""
     remove(job.image(number) or job.labels(number))
     remove(job.table(number))
-    remove(_marker(job, number))
+    remove(job.marker(number))
 
 
 def _write_groups(job: Job, slides: Sequence[SlidePlan]) -> None:
@@ -163,7 +143,7 @@ def _prune(folder: Path, wanted: set[Path]) -> None:
 def _write_summary(job: Job, good: Sequence[int], ledger: dict[str, dict[str, float]]) -> None:
     """One row per finished slide: counts, density, seams, seconds per stage, mm2/s."""
     rows = [
-        _row(job, n, ledger.get(job.at(n).slide) or read_json(_marker(job, n))["ledger"] or {}) for n in good
+        _row(job, n, ledger.get(job.at(n).slide) or read_json(job.marker(n))["ledger"] or {}) for n in good
     ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})

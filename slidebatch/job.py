@@ -5,8 +5,8 @@ A worker process opens a run once (`open_job`) and keeps its model and its most 
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,9 +19,9 @@ from slidebatch import models
 from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.normalise import Window
-from slidebatch.plan import Plan, SlidePlan, read_normalisation, read_plan
+from slidebatch.plan import Plan, SlidePlan, paint_print, read_normalisation, read_plan
 from slidebatch.slides import Slide, open_slide
-from slidebatch.store import read_shard
+from slidebatch.store import read_json, read_shard
 
 OPEN_SLIDES = 4
 """Slides that a worker keeps open."""
@@ -140,17 +140,29 @@ class Job:
         image = self.at(number).image
         return None if image is None else self.results / "labels.zarr" / image
 
-    # Faults of inputs
+    def marker(self, number: int) -> Path:
+        return self.work / "finished" / f"{self._name(number)}.json"
+
+    # Slides that are finished, and those that failed
+
+    def final_print(self, number: int) -> str:
+        """What a slide's finished results depend on."""
+        window = self.windows.get(self.at(number).group)
+        return paint_print(self.plan, self.at(number), None if window is None else window.to_json())
+
+    def finished(self, number: int) -> bool:
+        """Whether an earlier start of this run finished the slide, with the very same settings."""
+        try:
+            told = read_json(self.marker(number))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        return bool(told["print"] == self.final_print(number)) and self.table(number).exists()
 
     def failure(self, slide: str) -> Path:
         return self.work / "failed" / f"{slide}.json"
 
     def failed(self, number: int) -> bool:
         return self.failure(self._name(number)).exists()
-
-
-def all_failed(job: Job, numbers: Iterable[int]) -> bool:
-    return all(job.failed(n) for n in numbers)
 
 
 @lru_cache(maxsize=2)

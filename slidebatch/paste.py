@@ -19,6 +19,10 @@ from slidebatch.instances import SCORE_MAX, Instances, offsets
 if TYPE_CHECKING:  # this floor lies below the models; only the name of the type is needed
     from slidebatch.models.protocol import Detections
 
+Bytes = npt.NDArray[np.uint8]
+Boxes = npt.NDArray[np.int32]
+Pixels = npt.NDArray[np.bool_]
+
 FARTHEST_PX = 2**30
 """No slide reaches this far; a network that says so is broken."""
 
@@ -36,9 +40,7 @@ def paste(detections: Detections, slide_box: Box, threshold: int = 128) -> Insta
     _check(detections)
     box = _whole_pixels(detections.box)
     inside = _clipped(box, slide_box)
-    tight, bits = _pasted(
-        np.ascontiguousarray(detections.mask), box, inside, threshold, int(offsets(inside)[-1])
-    )
+    tight, bits = _pasted(np.ascontiguousarray(detections.mask), box, inside, threshold, int(offsets(inside)[-1]))
     rows = np.flatnonzero(tight[:, 2] > tight[:, 0])
     score = np.floor(detections.score[rows].astype(np.float64) * SCORE_MAX + 0.5).astype(np.uint16)
     return Instances(
@@ -74,14 +76,14 @@ def _check(detections: Detections) -> None:
         )
 
 
-def _whole_pixels(box: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+def _whole_pixels(box: npt.NDArray[np.float32]) -> Boxes:
     """Corners (N, 4) rounded half up, each side at least one pixel: int32."""
     whole = np.floor(box.astype(np.float64) + 0.5).astype(np.int32)
     whole[:, 2:] = np.maximum(whole[:, 2:], whole[:, :2] + 1)
     return whole
 
 
-def _clipped(box: npt.NDArray[np.int32], limit: Box) -> npt.NDArray[np.int32]:
+def _clipped(box: Boxes, limit: Box) -> Boxes:
     """The part of each box (N, 4) inside `limit`; without area where there is none."""
     low = np.maximum(box[:, :2], (limit.y0, limit.x0))
     high = np.maximum(np.minimum(box[:, 2:], (limit.y1, limit.x1)), low)
@@ -89,11 +91,11 @@ def _clipped(box: npt.NDArray[np.int32], limit: Box) -> npt.NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def _pasted(mask, box, inside, threshold, most_bytes):  # type: ignore[no-untyped-def]
+def _pasted(mask: Bytes, box: Boxes, inside: Boxes, threshold: int, most_bytes: int) -> tuple[Boxes, Bytes]:
     """Tight boxes (N, 4) int32, all zero where no pixel is left, and the packed masks of the others."""
     tight = np.zeros((len(box), 4), np.int32)
     bits = np.zeros(most_bytes, np.uint8)
-    used = np.int64(0)
+    used = 0
     for i in range(len(box)):
         y0, x0, y1, x1 = inside[i]
         if y1 <= y0 or x1 <= x0:
@@ -109,7 +111,7 @@ def _pasted(mask, box, inside, threshold, most_bytes):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def _taps(start, stop, length, size):  # type: ignore[no-untyped-def]
+def _taps(start: int, stop: int, length: int, size: int) -> npt.NDArray[np.int64]:
     """For pixels start..stop of a side of `length` pixels over `size` samples: (pixels, 4) int64.
 
     Columns: first sample, second sample, weight of the first, weight of the second, in 1 / (2 * length).
@@ -125,7 +127,7 @@ def _taps(start, stop, length, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _sampled(mask, rows, columns, threshold):  # type: ignore[no-untyped-def]
+def _sampled(mask: Bytes, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], threshold: int) -> Pixels:
     """Bool (Y, X): where the bilinear sample is at least the threshold."""
     crop = np.zeros((len(rows), len(columns)), np.bool_)
     least = threshold * (rows[0, 2] + rows[0, 3]) * (columns[0, 2] + columns[0, 3])
@@ -141,7 +143,7 @@ def _sampled(mask, rows, columns, threshold):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _extent(crop):  # type: ignore[no-untyped-def]
+def _extent(crop: Pixels) -> tuple[int, int, int, int]:
     """Half-open (top, left, bottom, right) of the pixels that are set; bottom 0 if none is."""
     top, left, bottom, right = crop.shape[0], crop.shape[1], 0, 0
     for y in range(crop.shape[0]):
@@ -153,7 +155,7 @@ def _extent(crop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _pack(crop, bits, used):  # type: ignore[no-untyped-def]
+def _pack(crop: Pixels, bits: Bytes, used: int) -> int:
     """Append a crop's packed bits at byte `used`; the byte after it."""
     at = used * 8
     for y in range(crop.shape[0]):

@@ -184,7 +184,7 @@ def centres(size: int, step_px: float) -> npt.NDArray[np.float64]:
     """
     import numpy as np
 
-    return (np.arange(size) + 0.5) * step_px - 0.5
+    return (np.arange(size, dtype=np.float64) + 0.5) * step_px - 0.5
 
 
 def datasets(group: zarr.Group) -> list[dict[str, Any]]:

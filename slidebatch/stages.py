@@ -89,6 +89,8 @@ def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str
     failed: list[str] = []
     for item in task.items:
         name = job.at(item.slide).slide
+        if task.stage != "prepare" and job.finished(item.slide):
+            continue
         if job.failed(item.slide):
             failed.append(name)
             continue

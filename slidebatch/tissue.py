@@ -54,9 +54,7 @@ def tissue_mask(overview: npt.NDArray[Any], rgb: bool, step_um: float, spec: Tis
     image = np.nan_to_num(np.asarray(overview, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     size = max(3, 2 * round(spec.window_um / step_um / 2) + 1)
     blank = _blank_rgb(image, size) if rgb else _blank_dark(image, size)
-    if blank.all():
-        return ~blank
-    return _grow(~blank, spec.dilate_um / step_um)
+    return _grow(_without_chance(~blank, size), spec.dilate_um / step_um)
 
 
 def _blank_rgb(image: npt.NDArray[np.float64], size: int) -> Mask:
@@ -120,8 +118,18 @@ def _local(image: npt.NDArray[np.float64], size: int) -> tuple[npt.NDArray[np.fl
     return mean, np.sqrt(np.maximum(square - mean * mean, 0))
 
 
+def _without_chance(mask: Mask, size: int) -> Mask:
+    """The mask without specks: what is there fills a window around it, chance does not."""
+    pieces, count = ndimage.label(mask)
+    if not count:
+        return mask
+    large = np.bincount(pieces.ravel()) >= size * size / 8
+    large[0] = False
+    return np.asarray(large[pieces], bool)
+
+
 def _grow(mask: Mask, radius_px: float) -> Mask:
     """The mask with every place nearer than the radius to it."""
-    if radius_px < 1 or mask.all():
+    if radius_px < 1 or mask.all() or not mask.any():
         return mask
     return ndimage.distance_transform_edt(~mask) <= radius_px

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidebatch.config import ALTERNATIVES, RunConfig, apply, load, parse_override, schema
+from slidebatch.config import EXCLUDES, RunConfig, apply, load, parse_override, schema
 from slidebatch.config_faults import allowed, at, dotted
 from slidebatch.errors import ConfigError
 from slidebatch.shipped import configs
@@ -60,7 +60,8 @@ WRONG = {
     "tiling:\n  core: 1024\n": "mine.yaml:7:3: tiling.core: unknown key; did you mean tiling.core_px (pixels)? ",
     "tiling:\n  core_um: 1024\n": "mine.yaml:7:3: tiling.core_um: unknown key; "
     "did you mean tiling.core_px (pixels)? Known here: patch_px (pixels), core_px (pixels), largest_px (pixels).",
-    "tiling:\n  core_px: 1024px\n": f"{CORE} '1024px'; {PX}: write the number alone, the key's name says that it is in pixels.",
+    "tiling:\n  core_px: 1024px\n": f"{CORE} '1024px'; {PX}: write the number alone, the key's name says "
+    "that it is in pixels.",
     "tiling:\n  core_px: '1024'\n": f"{CORE} '1024'; {PX}.",
     "tiling:\n  core_px: 10.5\n": f"{CORE} 10.5; {PX}.",
     "tiling:\n  core_px: true\n": f"{CORE} true; {PX}.",
@@ -145,7 +146,14 @@ def test_an_input_replaces_the_other_kind_of_input(tmp_path: Path) -> None:
     assert (config.input.path, config.input.sample) == (None, "plate")
     config = load(_write(tmp_path, BASE.replace("path: slides/", "sample: plate")), ["input.path=[a, b]"])
     assert (config.input.path, config.input.sample) == (["a", "b"], None)
-    assert all(at(schema(), loc) for loc in ALTERNATIVES)
+    config = load(_write(tmp_path, BASE), ["input.pattern=a", "input.preset=operetta"])
+    assert (config.input.pattern, config.input.preset) == (None, "operetta")
+
+
+def test_keys_that_exclude_others_exist() -> None:
+    """The keys that an override takes away, and those that take them away, are keys of the config."""
+    for loc, rivals in EXCLUDES.items():
+        assert all(at(schema(), (*loc[:-1], name)) for name in (loc[-1], *rivals))
 
 
 KEYS = st.sampled_from(["a", "b", "c"])

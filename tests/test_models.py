@@ -85,7 +85,7 @@ def test_changed_weights_are_named(weights):
     tensors = load_file(weights)
     tensors["head.bias"] += 1
     save_file(tensors, weights)
-    with pytest.raises(ModelError, match="sha256 .* their card expects"):
+    with pytest.raises(ModelError, match=r"sha256 .* their card expects"):
         models.load(own(weights))
 
 
@@ -101,8 +101,12 @@ def test_every_wrong_tensor_is_named(weights):
     weights.with_suffix(".json").write_text(json.dumps(card | {"sha256": None}))
     with pytest.raises(ModelError) as error:
         models.load(own(weights))
-    for words in ("missing head.bias", "unexpected extra.bias", "misshapen head.weight (found [3, 16, 3, 3]",
-                  "wrongly typed down.0.0.weight"):
+    for words in (
+        "missing head.bias",
+        "unexpected extra.bias",
+        "misshapen head.weight (found [3, 16, 3, 3]",
+        "wrongly typed down.0.0.weight",
+    ):
         assert words in str(error.value)
 
 
@@ -114,8 +118,12 @@ def test_broken_files_are_one_clear_error(weights, tmp_path):
         models.card(ModelSpec(settings={"scale": 2}))
     card = weights.with_suffix(".json")
     good = json.loads(card.read_text())
-    for wrong, words in (({"margin_px": 20}, "expected at least 51"), ({"maps": ["nucleus"]}, "maps"),
-                         ({"mpp": -1}, "mpp"), ({"colour": 1}, "colour")):
+    for wrong, words in (
+        ({"margin_px": 20}, "expected at least 51"),
+        ({"maps": ["nucleus"]}, "maps"),
+        ({"mpp": -1}, "mpp"),
+        ({"colour": 1}, "colour"),
+    ):
         card.write_text(json.dumps(good | wrong))
         with pytest.raises(ModelError, match=words):
             models.card(own(weights))

@@ -106,7 +106,8 @@ def test_dense_errors_come_at_their_rates(tmp_path, error):
     n = len(areas(truth))
 
     def found(rate, seed=0):
-        return decoded(maps_of(models.load(oracle_spec(tmp_path, **{error: rate, "seed": seed})), "a", whole(truth.shape)))
+        model = models.load(oracle_spec(tmp_path, **{error: rate, "seed": seed}))
+        return decoded(maps_of(model, "a", whole(truth.shape)))
 
     assert equal_up_to_renaming(found(0.0), truth)
     third = found(1 / 3)

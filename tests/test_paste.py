@@ -118,9 +118,7 @@ def test_rows_stay_in_order_and_empty_ones_go() -> None:
 
 def test_nothing_in_nothing_out() -> None:
     """No detections give a table without rows, of the right types."""
-    nothing = Detections(
-        np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 28, 28), np.uint8)
-    )
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 28, 28), np.uint8))
     table = paste(nothing, FIELD)
     assert len(table) == 0
     assert {n: a.dtype for n, a in table.arrays().items()} == {

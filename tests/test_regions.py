@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import shapely
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from slidebatch.errors import ConfigError
@@ -66,11 +67,9 @@ def test_places_are_x_first_in_the_file_and_y_first_here(tmp_path: Path) -> None
 )  # fmt: skip
 def test_the_mask_asks_at_pixel_centres(tmp_path: Path, corners: list[tuple[int, int]], step: float) -> None:
     """The mask of any polygon, crossing itself or not, equals `inside` at the centre of every grid pixel."""
-    try:
-        regions = read_regions(written(tmp_path, polygon([list(c) for c in [*corners, corners[0]]])))
-    except ConfigError as refused:
-        assert "without area" in str(refused)
-        return
+    ring = [list(c) for c in [*corners, corners[0]]]
+    assume(shapely.make_valid(shapely.Polygon(ring)).area > 0)
+    regions = read_regions(written(tmp_path, polygon(ring)))
     shape = (int(110 / step), int(90 / step))
     y, x = np.mgrid[: shape[0], : shape[1]]
     assert np.array_equal(region_mask(regions, shape, step), inside(regions, (y + 0.5) * step, (x + 0.5) * step))

@@ -5,7 +5,8 @@
     load(spec, device)  the network, ready to run
     pick_device(name)   what "auto" becomes on this machine
 
-A network family is one module with two functions, `card` and `load`, each of (settings, device, threads).
+A network family is one module with two functions, `card` and `load`, each of (settings, device, threads). A name
+with a dot in it is such a module of the user's own, such as `my_package.my_network`.
 torch is imported when a network of it is first asked for, so that reading a config stays quick.
 """
 
@@ -67,10 +68,26 @@ def register(name: str, card_door: str, loader_door: str) -> None:
 
 
 def _call(doors: Mapping[str, str], spec: ModelSpec, device: str) -> Any:
+    door: Callable[[Mapping[str, Any], str, int], Any] = _own(doors, spec) if "." in spec.name else _known(doors, spec)
+    return door(spec.options, device, spec.threads)
+
+
+def _known(doors: Mapping[str, str], spec: ModelSpec) -> Any:
+    """The function of a registered network."""
     if spec.name not in doors:
         near = difflib.get_close_matches(spec.name, doors, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ModelError(f"no network is named {spec.name!r}; {hint}registered are {', '.join(names())}.")
     module, function = doors[spec.name].split(":")
-    door: Callable[[Mapping[str, Any], str, int], Any] = getattr(import_module(module), function)
-    return door(spec.options, device, spec.threads)
+    return getattr(import_module(module), function)
+
+
+def _own(doors: Mapping[str, str], spec: ModelSpec) -> Any:
+    """The function of a user's own network, whose name is that of its module."""
+    try:
+        return getattr(import_module(spec.name), "card" if doors is _CARDS else "load")
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"model.name {spec.name!r} should be a module with the functions card and load, but {error}; "
+            "install it where Python finds it, or name a registered network"
+        ) from error

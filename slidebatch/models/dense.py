@@ -31,7 +31,7 @@ values of a layer's input; the least that a layer of `small_unet` sees is one va
 
 
 def pick_device(device: str) -> str:
-    """"cpu" or "cuda" for "auto", "cpu", "cuda" (or "cuda:1"). ModelError for a GPU that is not there."""
+    """The device that "auto", "cpu", "cuda" or "cuda:1" means here. ModelError for a GPU that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -49,7 +49,7 @@ class DenseNetwork:
         self.card = card
         self.device = device
         self.threads = threads
-        self._network = network.to(device=device, memory_format=torch.channels_last).eval()
+        self._network = network.to(device).to(memory_format=torch.channels_last).eval()
 
     def maps(self, patches: npt.NDArray[np.float32], places: Sequence[Place] = ()) -> npt.NDArray[np.uint8]:
         """(N, C, Y, X) float32 in 0..1 -> (N, K, Y, X) uint8, 255 for probability 1; `places` are not used.
@@ -139,6 +139,6 @@ def _architecture(card: CardFile, where: str) -> Architecture:
 
 def _digest(weights: str, card: CardFile, device: str, threads: int) -> str:
     """sha256 of all that the maps' bits depend on: weights, architecture, torch, device, and CPU threads."""
-    parts = [weights, card.architecture, list(card.maps), torch.__version__, device.split(":")[0]]
+    parts: list[object] = [weights, card.architecture, list(card.maps), torch.__version__, device.split(":")[0]]
     parts.append(threads if device == "cpu" else 0)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -50,10 +50,10 @@ class OracleSpec(Spec):
     """
 
     truth: str
-    drop: float = Field(0.0, ge=0, le=1)
-    jitter: float = Field(0.0, ge=0, le=1)
-    split: float = Field(0.0, ge=0, le=1)
-    double: float = Field(0.0, ge=0, le=1)
+    drop: float = Field(default=0.0, ge=0, le=1)
+    jitter: float = Field(default=0.0, ge=0, le=1)
+    split: float = Field(default=0.0, ge=0, le=1)
+    double: float = Field(default=0.0, ge=0, le=1)
     seed: int = 0
 
 
@@ -104,11 +104,11 @@ class DetectionOracle:
     def _one(self, place: Place) -> Detections:
         truth = open_truth(self.spec.truth, place.slide)
         names, boxes = truth.boxes
-        here = np.flatnonzero(
-            (boxes[:, :2] >= (place.box.y0, place.box.x0)).all(1) & (boxes[:, 2:] <= (place.box.y1, place.box.x1)).all(1)
-        )
-        pieces = [p for row, found in zip(here, self._found(place, names[here]), strict=True)
-                  for p in _pieces(truth, int(names[row]), Box(*boxes[row].tolist()), found)]
+        y0, x0, y1, x1 = place.box.tuple()
+        here = np.flatnonzero((boxes[:, :2] >= (y0, x0)).all(1) & (boxes[:, 2:] <= (y1, x1)).all(1))
+        pieces: list[Piece] = []
+        for row, found in zip(here, self._found(place, names[here]), strict=True):
+            pieces += _pieces(truth, int(names[row]), Box(*boxes[row].tolist()), found)
         return _detections(pieces)
 
     def _found(self, place: Place, names: Labels) -> list[Found]:
@@ -202,7 +202,8 @@ def _card(name: str, family: Any, maps: tuple[str, ...], spec: OracleSpec) -> Ca
 def _touches_another(labels: Labels) -> npt.NDArray[np.bool_]:
     """Pixels with a 4-neighbour in another nucleus."""
     out = np.zeros(labels.shape, bool)
-    for a, b in (((slice(1, None),), (slice(None, -1),)), ((slice(None), slice(1, None)), (slice(None), slice(None, -1)))):
+    first, rest, every = slice(None, -1), slice(1, None), slice(None)
+    for a, b in (((rest, every), (first, every)), ((every, rest), (every, first))):
         other = (labels[a] != labels[b]) & (labels[a] > 0) & (labels[b] > 0)
         out[a] |= other
         out[b] |= other

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,14 @@ class Block(nn.Sequential):
 class SmallUNet(nn.Module):
     """(N, channels, Y, X) float32 in 0..1 -> (N, classes, Y, X) logits; Y and X multiples of the stride."""
 
-    def __init__(self, architecture: Architecture = Architecture()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, architecture: Architecture = Architecture()) -> None:
         super().__init__()
         widths = architecture.widths
         self.down = nn.ModuleList(
-            Block(before, after)
-            for before, after in zip((architecture.channels, *widths[:-1]), widths, strict=True)
+            Block(before, after) for before, after in zip((architecture.channels, *widths[:-1]), widths, strict=True)
         )
         self.up = nn.ModuleList(
-            Block(fine + coarse, fine)
-            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
+            Block(fine + coarse, fine) for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.head = nn.Conv2d(widths[0], architecture.classes, 1)
 
@@ -96,8 +95,10 @@ def fold_batch_norm(network: SmallUNet) -> SmallUNet:
     for block in [*network.down, *network.up]:
         assert isinstance(block, Block)
         for i in (0, 3):
-            block[i] = torch.nn.utils.fusion.fuse_conv_bn_eval(block[i], block[i + 1])
-            block[i + 1] = nn.Identity()
+            convolution, norm = block[i], block[i + 1]
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            block[i], block[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     return network
 
 

@@ -14,18 +14,19 @@ GPU_BATCH = 8
 class ModelSpec(Spec):
     """A network to run. In the config a bare string stands for its name: `model: small_unet`."""
 
-    name: str = Field("small_unet", description="Registered name of the network.")
+    name: str = Field(default="small_unet", description="Registered name of the network.")
     weights: str | None = Field(
-        None, description="Own weights, a .safetensors file with its card (.json) beside it; none: the shipped ones."
+        default=None,
+        description="Own weights, a .safetensors file with its card (.json) beside it; none: the shipped ones.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where networks run; auto takes a GPU if there is one."
+        default="auto", description="Where networks run; auto takes a GPU if there is one."
     )
-    threads: PositiveInt = Field(1, description="CPU threads per network; part of the fingerprint.")
+    threads: PositiveInt = Field(default=1, description="CPU threads per network; part of the fingerprint.")
     batch: PositiveInt | Literal["auto"] = Field(
-        "auto", description="Patches per forward pass; auto is 1 on a CPU, where more gains nothing."
+        default="auto", description="Patches per forward pass; auto is 1 on a CPU, where more gains nothing."
     )
-    settings: dict[str, Any] = Field({}, description="Settings of this one network (those of the oracles).")
+    settings: dict[str, Any] = Field(default={}, description="Settings of this one network (those of the oracles).")
 
     @model_validator(mode="before")
     @classmethod

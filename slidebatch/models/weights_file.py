@@ -37,18 +37,18 @@ class CardFile(Spec):
     training, scores, licence   for the reader
     """
 
-    format: int = Field(1, ge=1, le=1)
+    format: int = Field(default=1, ge=1, le=1)
     network: str
     architecture: dict[str, Any]
     maps: tuple[str, ...]
-    mpp: float | None = Field(None, gt=0)
-    diameter_um: float | None = Field(None, gt=0)
+    mpp: float | None = Field(default=None, gt=0)
+    diameter_um: float | None = Field(default=None, gt=0)
     margin_px: int = Field(ge=0)
     stride_px: int = Field(ge=1)
     sha256: str | None = None
-    decode: dict[str, float] = {}
-    training: dict[str, Any] = {}
-    scores: dict[str, Any] = {}
+    decode: dict[str, float] = Field(default={})
+    training: dict[str, Any] = Field(default={})
+    scores: dict[str, Any] = Field(default={})
     licence: str = ""
 
 

@@ -1,16 +1,16 @@
 """Reading images: one door to every format, lazy, by window, any pyramid level.
 
-    slide.py      the door, `Slide`             tiff*.py     TIFF, SVS, OME-TIFF (tifffile)
-    grid.py       the plan's grid               omezarr.py   OME-Zarr images (zarr)
-    overview.py   a small picture of it all     picture.py   PNG, JPEG (imagecodecs)
-    staging.py    copies for what has no window vendor.py    OpenSlide's formats (extra `wsi`)
-    facts.py      what all readers share        caches.py    open files and decoded pixels
+slide.py      the door, `Slide`             tiff*.py     TIFF, SVS, OME-TIFF (tifffile)
+grid.py       the plan's grid               omezarr.py   OME-Zarr images (zarr)
+reduced.py    a small picture of it all     picture.py   PNG, JPEG (imagecodecs)
+staging.py    copies for what has no window vendor.py    OpenSlide's formats (extra `wsi`)
+facts.py      what all readers share        caches.py    open files and decoded pixels
 """
 
 from slidebatch.slides.caches import TILE_CACHE_BYTES, WHOLE_CACHE_BYTES
 from slidebatch.slides.facts import Level
 from slidebatch.slides.grid import Grid, pick_grid, read_grid
-from slidebatch.slides.overview import overview
+from slidebatch.slides.reduced import overview
 from slidebatch.slides.slide import Slide, open_slide
 from slidebatch.slides.source import Source, SourceFile
 

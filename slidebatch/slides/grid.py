@@ -107,9 +107,7 @@ def _own_pixels(slide: Slide, level: int, assumed: bool = False) -> Grid:
     return Grid(level, 1.0, there.shape, 1.0 / there.step_px, assumed)
 
 
-def read_grid(
-    slide: Slide, grid: Grid, box: Box, channels: Sequence[int] | None = None
-) -> npt.NDArray[Any]:
+def read_grid(slide: Slide, grid: Grid, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """Pixels of a box of the plan's grid.
 
     box      in plan pixels, inside `grid.shape` (else ValueError); an empty box gives an empty array
@@ -151,9 +149,7 @@ def _resample(slide: Slide, grid: Grid, box: Box, channels: Sequence[int] | None
     return out
 
 
-def _taps(
-    first: int, last: int, step: float, size: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+def _taps(first: int, last: int, step: float, size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
     """For plan pixels first..last-1: (N, K) indices of level pixels and their (N, K) weights, sum 1."""
     centre = (np.arange(first, last) + 0.5) * step - 0.5
     reach = max(step, 1.0)

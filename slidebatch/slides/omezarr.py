@@ -6,6 +6,7 @@ from the store at every read; nothing is kept open.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from slidebatch.slides import facts
 from slidebatch.slides.facts import Facts, Window
 
 AXES = "tczyx"
+LARGEST_CHUNK_BYTES = 64 * 2**20  # a window of one pixel decodes a whole chunk
 MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
@@ -32,9 +34,9 @@ class ZarrImage:
     """One multiscale image: a group with `multiscales` in its attributes."""
 
     def __init__(self, path: str, inner: str = "") -> None:
-        self.path = f"{path.rstrip('/')}/{inner}" if inner else path
+        self.path = os.path.join(path, inner) if inner else path
         try:
-            group = zarr.open_group(path, path=inner or None, mode="r")
+            group = zarr.open_group(self.path, mode="r")
             attributes = group.attrs.asdict()
             image = _multiscale(self.path, attributes)
             self._axes = _axes(self.path, image)
@@ -62,9 +64,9 @@ class ZarrImage:
         return np.ascontiguousarray(facts.converted(pixels, self.facts.dtype))
 
     def unreadable(self) -> str | None:
-        for array, level in zip(self._arrays, self.facts.levels, strict=True):
-            chunk_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize
-            if chunk_bytes > 64 * 2**20 and min(level.shape) > 4096:
+        for array in self._arrays:
+            chunk_bytes = int(np.prod(np.minimum(array.chunks, array.shape))) * array.dtype.itemsize
+            if chunk_bytes > LARGEST_CHUNK_BYTES:
                 return f"its chunks of {array.chunks}"
         return None
 

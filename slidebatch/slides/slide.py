@@ -145,9 +145,10 @@ def open_slide(source: Source, z: ZChoice = "max", staged: str | None = None) ->
 def _reader(file: SourceFile) -> Reader:
     path = file.path
     if os.path.isdir(path):
-        if is_zarr(path):
+        image = os.path.join(path, file.inner) if file.inner else path
+        if is_zarr(image):
             return ZarrImage(path, file.inner)
-        facts.fail(path, "is a folder and no OME-Zarr", "give a file, or the folder of an OME-Zarr image")
+        facts.fail(image, "is a folder and no OME-Zarr", "give a file, or the folder of an OME-Zarr image")
     try:
         with open(path, "rb") as opened:
             head = opened.read(8)

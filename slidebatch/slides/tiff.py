@@ -26,6 +26,7 @@ from slidebatch.slides.tiff_layout import (
     meaning,
     meant_dtype,
     plain,
+    pyramid,
     understand,
 )
 
@@ -45,6 +46,7 @@ class OpenTiff:
             if not self.tiff.series:
                 raise Unsupported("it holds no image")
             self.series: TiffPageSeries = self.tiff.series[0]
+            self.levels = pyramid(self.tiff)
         except BaseException:
             self.tiff.close()
             raise
@@ -53,7 +55,7 @@ class OpenTiff:
         self.tiff.close()
 
     def page(self, level: int, index: int) -> TiffPage | TiffFrame:
-        series = self.series.levels[level]
+        series = self.levels[level]
         with self.lock:
             page: TiffPage | TiffFrame | None = series.keyframe if series.is_truncated else series.pages[index]
         if page is None:
@@ -176,8 +178,7 @@ class Plane:
             return whole[:, box.x0 : box.x1]
         first = start_bytes + box.x0 * pixel_bytes
         found = b"".join(
-            self.file.raw(self.page, first + y * row_bytes, box.width * pixel_bytes)
-            for y in range(box.y0, box.y1)
+            self.file.raw(self.page, first + y * row_bytes, box.width * pixel_bytes) for y in range(box.y0, box.y1)
         )
         return np.frombuffer(found, stored).reshape(box.height, box.width, samples)
 
@@ -209,10 +210,13 @@ class TiffImage:
             self._unreadable = _unreadable(file, self.facts)
 
     def read(self, window: Window) -> npt.NDArray[Any]:
-        with self._borrowed() as file:
-            out = self._plane(file, window, window.depths[0])
-            for z in window.depths[1:]:
-                np.maximum(out, self._plane(file, window, z), out=out)
+        try:
+            with self._borrowed() as file:
+                out = self._plane(file, window, window.depths[0])
+                for z in window.depths[1:]:
+                    np.maximum(out, self._plane(file, window, z), out=out)
+        except OSError as error:
+            facts.blame(self.path, error)
         return out
 
     def unreadable(self) -> str | None:
@@ -222,10 +226,15 @@ class TiffImage:
         caches.release(self.key)
 
     def _borrowed(self) -> Any:
-        return caches.open_files.borrow(self.key, lambda: OpenTiff(self.path))
+        return caches.open_files.borrow(self.key, self._open)
+
+    def _open(self) -> OpenTiff:
+        if caches.stamp(self.path) != self.key:
+            facts.fail(self.path, "was changed while it was in use", "leave inputs alone, then run again")
+        return OpenTiff(self.path)
 
     def _plane(self, file: OpenTiff, window: Window, z: int) -> npt.NDArray[Any]:
-        stored = meant_dtype(file.series.levels[window.level].keyframe)
+        stored = meant_dtype(file.levels[window.level].keyframe)
         out = np.empty((len(window.channels), *window.box.shape), stored)
         for index, positions in _by_page(self.layout, window.channels, z).items():
             plane = self._page(file, window.level, index)
@@ -236,7 +245,7 @@ class TiffImage:
         return facts.converted(out, self.facts.dtype)
 
     def _page(self, file: OpenTiff, level: int, index: int) -> Plane:
-        series = file.series.levels[level]
+        series = file.levels[level]
         shift_bytes = index * series.keyframe.nbytes if series.is_truncated else 0
         return Plane(file, (self.key, level, index), file.page(level, index), shift_bytes)
 
@@ -251,10 +260,9 @@ def _by_page(layout: Layout, channels: tuple[int, ...], z: int) -> dict[int, lis
 def _inspect(file: OpenTiff) -> tuple[Layout, Facts]:
     series, path = file.series, file.path
     layout = understand(path, series)
-    levels = [level for level in series.levels if understand(path, level) == layout]
-    if len(levels) != len(series.levels):
+    if any(understand(path, level) != layout for level in file.levels):
         raise Unsupported("its pyramid levels do not hold the same channels")
-    shapes = [(level.keyframe.imagelength, level.keyframe.imagewidth) for level in levels]
+    shapes = [(level.keyframe.imagelength, level.keyframe.imagewidth) for level in file.levels]
     dtype = facts.result_dtype(path, meant_dtype(series.keyframe))
     said = facts.RGB if layout.rgb else tiff_words.channel_names(file.tiff)
     names = facts.unique_names(said, layout.channels)
@@ -271,7 +279,7 @@ def _inspect(file: OpenTiff) -> tuple[Layout, Facts]:
 
 
 def _unreadable(file: OpenTiff, told: Facts) -> str | None:
-    for series in file.series.levels:
+    for series in file.levels:
         page = series.keyframe
         if plain(page):
             continue

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tifffile import TiffPage, TiffPageSeries
+from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from slidebatch.slides.facts import fail
 
@@ -78,6 +78,33 @@ def understand(path: str, series: TiffPageSeries) -> Layout:
     if rgb and channels > 1:
         fail(path, f"has {channels} colour pictures where one is expected", "write one picture to a file")
     return Layout((channels, sizes.get("Z", 1)), order[:1] == ["Z"], samples, page.planarconfig == 2, rgb)
+
+
+def pyramid(tiff: TiffFile) -> list[TiffPageSeries]:
+    """The levels of the first series, finest first.
+
+    tifffile finds pyramids of SubIFDs, of pages and of vendors. Older OME-TIFFs write each level as an image of
+    its own: later series that are the first one shrunk by a whole number, stored the same way, are levels too.
+    """
+    levels = list(tiff.series[0].levels)
+    if len(levels) > 1 or not tiff.is_ome:
+        return levels
+    for series in tiff.series[1:]:
+        if _shrunk(levels[0], series) and series.keyframe.imagewidth < levels[-1].keyframe.imagewidth:
+            levels.append(series)
+    return levels
+
+
+def _shrunk(base: TiffPageSeries, series: TiffPageSeries) -> bool:
+    big, small = base.keyframe, series.keyframe
+    factor = round(big.imagewidth / small.imagewidth)
+    sizes = ((big.imagelength, small.imagelength), (big.imagewidth, small.imagewidth))
+    return bool(
+        factor > 1
+        and all(level_px in (base_px // factor, -(-base_px // factor)) for base_px, level_px in sizes)
+        and (series.axes, series.dtype) == (base.axes, base.dtype)
+        and (small.is_tiled, small.photometric) == (big.is_tiled, big.photometric)
+    )
 
 
 def _lead_axes(path: str, series: TiffPageSeries) -> tuple[str, dict[str, int]]:

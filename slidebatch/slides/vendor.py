@@ -1,7 +1,8 @@
 """Whole-slide formats that only OpenSlide knows (MIRAX, Hamamatsu VMS, ...): the extra `wsi`.
 
-OpenSlide interpolates where a level's step is no whole number, so a pixel would depend on the window it is
-read in. Here it only ever reads fixed blocks of a level; windows are cut from those.
+OpenSlide places windows by whole level-0 pixels and interpolates where a level's step is no whole number, so
+a pixel would depend on the window it is read in. Here it only ever reads fixed blocks of a level and windows
+are cut from those; a block of such a level may lie up to half a level-0 pixel off.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class VendorSlide:
         import openslide
 
         self.path = path
-        self.key = caches.stamp(path)
+        self.key = ("openslide", *caches.stamp(path))
         self._open = lambda: openslide.OpenSlide(path)
         self._broken = openslide.OpenSlideError
         with caches.open_files.borrow(self.key, self._open) as slide:
@@ -77,6 +78,8 @@ class VendorSlide:
                 step = slide.level_downsamples[level]  # OpenSlide's own: a mean of both axes
                 corner = round(at.x0 * step), round(at.y0 * step)  # (x, y), level-0 pixels, as it wants
                 picture = slide.read_region(corner, level, (inside.width, inside.height))
+        except OSError as error:
+            facts.blame(self.path, error)
         except self._broken as error:
             found = f"OpenSlide cannot read the block at {at.tuple()} ({error})"
             facts.fail(self.path, found, "copy it again", error)

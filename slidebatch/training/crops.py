@@ -40,8 +40,8 @@ class Crops:
     def batch(self, step: int) -> Batch:
         """Images (N, 3, Y, X) float32, classes (N, Y, X) int64, weights (N, Y, X) float32 of one step."""
         crops = [self.crop(np.random.default_rng([self.spec.seed, step, i])) for i in range(self.spec.batch)]
-        images, classes, weights = (np.stack(column) for column in zip(*crops, strict=True))
-        images = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        pixels, classes, weights = (np.stack(column) for column in zip(*crops, strict=True))
+        images = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
         return images, torch.from_numpy(classes).long(), torch.from_numpy(weights)
 
     def crop(self, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.uint8], Floats]:

@@ -16,6 +16,7 @@ from slidebatch.errors import ConfigError
 from slidebatch.normalise import NormaliseSpec, sketch, window
 from slidebatch.training.spec import TrainSpec
 
+
 @dataclass(frozen=True)
 class Example:
     """One image with truth: image (Y, X, 3) uint8, labels (Y, X) integer with 0 for background."""
@@ -28,7 +29,7 @@ class Example:
     def normalised(self) -> npt.NDArray[np.float32]:
         """(3, Y, X) float32 in 0..1, as the engine shows an RGB image to a network."""
         image = np.ascontiguousarray(self.image.transpose(2, 0, 1))
-        return window([sketch(image)], NormaliseSpec(), rgb=True).apply(image)
+        return window([sketch(image)], NormaliseSpec.model_validate({}), rgb=True).apply(image)
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,7 @@ def split(spec: TrainSpec) -> Split:
     banned = {group[i] for i in excluded(spec)}
     usable = sorted(i for i in modality if group[i] not in banned and modality[i] in spec.mix)
     held = {g for g in set(group.values()) if _share(g, spec.seed) < spec.holdout}
-    return Split(
-        tuple(i for i in usable if group[i] not in held), tuple(i for i in usable if group[i] in held)
-    )
+    return Split(tuple(i for i in usable if group[i] not in held), tuple(i for i in usable if group[i] in held))
 
 
 def excluded(spec: TrainSpec) -> set[str]:

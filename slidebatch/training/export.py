@@ -54,8 +54,11 @@ def card_of(network: SmallUNet, spec: TrainSpec, command: str) -> CardFile:
     architecture = Architecture()
     return CardFile(
         network="small_unet",
-        architecture={"channels": architecture.channels, "classes": architecture.classes,
-                      "widths": list(architecture.widths)},
+        architecture={
+            "channels": architecture.channels,
+            "classes": architecture.classes,
+            "widths": list(architecture.widths),
+        },
         maps=("nucleus", "contour"),
         mpp=round(TYPICAL_NUCLEUS_UM / diameter, 3),
         diameter_um=TYPICAL_NUCLEUS_UM,

@@ -128,9 +128,7 @@ def learning_rate(number: int, spec: TrainSpec) -> float:
 def average(state: State, number: int, decay: float) -> None:
     """Move the averaged weights towards the network's; faster at the start, when these are far off."""
     share = 1 - min(decay, (1 + number) / (10 + number))
-    for mean, new in zip(
-        state.averaged.state_dict().values(), state.network.state_dict().values(), strict=True
-    ):
+    for mean, new in zip(state.averaged.state_dict().values(), state.network.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(new, share)
         else:

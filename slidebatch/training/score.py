@@ -17,7 +17,7 @@ Maps = npt.NDArray[np.uint8]
 Forward = Callable[[npt.NDArray[np.float32]], Maps]
 """(1, 3, Y, X) float32 in 0..1 -> (1, K, Y, X) uint8; Y and X multiples of the stride."""
 
-DEFAULT = DecodeSpec()
+DEFAULT = DecodeSpec.model_validate({})
 
 
 def whole_maps(forward: Forward, example: Example, margin_px: int, stride_px: int) -> Maps:
@@ -53,8 +53,7 @@ def held_out_score(
 ) -> dict[str, float]:
     """Mean Data Science Bowl score per modality, and `all`: the mean over images."""
     scores = [
-        (e.modality, dsb_score(decoded(whole_maps(forward, e, margin_px, stride_px), spec), e.labels))
-        for e in examples
+        (e.modality, dsb_score(decoded(whole_maps(forward, e, margin_px, stride_px), spec), e.labels)) for e in examples
     ]
     names = sorted({name for name, _ in scores})
     table = {name: _mean(s for n, s in scores if n == name) for name in names}

@@ -24,14 +24,14 @@ class AugmentSpec(Spec):
     scale: tuple[float, float] = (0.6, 1.6)
     contrast: tuple[float, float] = (0.5, 1.3)
     gamma: tuple[float, float] = (0.6, 1.6)
-    brightness: float = Field(0.08, ge=0)
-    tint: float = Field(0.2, ge=0)
-    noise: float = Field(0.06, ge=0)
-    blur_px: float = Field(1.5, ge=0)
-    noise_chance: float = Field(0.4, ge=0, le=1)
-    blur_chance: float = Field(0.3, ge=0, le=1)
-    invert_chance: float = Field(0.05, ge=0, le=1)
-    grey_chance: float = Field(0.1, ge=0, le=1)
+    brightness: float = Field(default=0.08, ge=0)
+    tint: float = Field(default=0.2, ge=0)
+    noise: float = Field(default=0.06, ge=0)
+    blur_px: float = Field(default=1.5, ge=0)
+    noise_chance: float = Field(default=0.4, ge=0, le=1)
+    blur_chance: float = Field(default=0.3, ge=0, le=1)
+    invert_chance: float = Field(default=0.05, ge=0, le=1)
+    grey_chance: float = Field(default=0.1, ge=0, le=1)
 
 
 class TrainSpec(Spec):
@@ -53,20 +53,20 @@ class TrainSpec(Spec):
     dataset: str
     output: str
     exclude: str | None = "validation.txt"
-    holdout: float = Field(0.08, ge=0, lt=1)
-    mix: dict[str, float] = {"fluorescence": 0.55, "stained-purple": 0.38, "brightfield": 0.07}
-    epochs: int = Field(40, ge=1)
-    steps_per_epoch: int = Field(75, ge=1)
-    batch: int = Field(8, ge=1)
-    crop_px: int = Field(256, ge=64, multiple_of=8)
-    learning_rate: float = Field(2e-3, gt=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    weight_decay: float = Field(1e-2, ge=0)
-    ema: float = Field(0.997, ge=0, lt=1)
-    touching_weight: float = Field(3.0, ge=0)
-    contour_weight: float = Field(1.5, gt=0)
+    holdout: float = Field(default=0.08, ge=0, lt=1)
+    mix: dict[str, float] = Field(default={"fluorescence": 0.55, "stained-purple": 0.38, "brightfield": 0.07})
+    epochs: int = Field(default=40, ge=1)
+    steps_per_epoch: int = Field(default=75, ge=1)
+    batch: int = Field(default=8, ge=1)
+    crop_px: int = Field(default=256, ge=64, multiple_of=8)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    ema: float = Field(default=0.997, ge=0, lt=1)
+    touching_weight: float = Field(default=3.0, ge=0)
+    contour_weight: float = Field(default=1.5, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    score_every: int = Field(4, ge=1)
+    score_every: int = Field(default=4, ge=1)
     seed: int = 0
-    threads: int = Field(2, ge=1)
+    threads: int = Field(default=2, ge=1)
     augment: AugmentSpec = AugmentSpec()

@@ -41,7 +41,7 @@ def weight_image(labels: npt.NDArray[np.integer], touching_weight: float) -> npt
     return 1.0 + np.float32(touching_weight) * near.astype(np.float32)
 
 
-def _other_within(labels: npt.NDArray[np.int32], reach_px: int) -> npt.NDArray[np.bool_]:
+def _other_within(labels: npt.NDArray[np.integer], reach_px: int) -> npt.NDArray[np.bool_]:
     """Pixels whose square neighbourhood holds two different nuclei (one of them may be their own)."""
     size = 2 * reach_px + 1
     largest = ndimage.maximum_filter(labels, size, mode="nearest")

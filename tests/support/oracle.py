@@ -42,7 +42,9 @@ def disks(shape: tuple[int, int], seed: int = 0, step_px: int = 22) -> Labels:
     rng = np.random.default_rng(seed)
     y, x = np.indices(shape)
     labels, nearest = np.zeros(shape, np.int32), np.full(shape, np.inf)
-    centres = [(cy, cx) for cy in range(12, shape[0] - 11, step_px) for cx in range(12, shape[1] - 11, step_px // 2 + 4)]
+    centres = [
+        (cy, cx) for cy in range(12, shape[0] - 11, step_px) for cx in range(12, shape[1] - 11, step_px // 2 + 4)
+    ]
     for i, (cy, cx) in enumerate(centres, 1):
         dy, dx = rng.integers(-2, 3, 2)
         away = np.hypot(y - cy - dy, x - cx - dx) - rng.uniform(6, 9)

@@ -24,9 +24,7 @@ def pixels(table: Instances) -> list[Pixels]:
 
 def box_pixels(box: np.ndarray) -> list[Pixels]:
     """The pixels of integer boxes (N, 4), all of each."""
-    return [
-        frozenset((y, x) for y in range(y0, y1) for x in range(x0, x1)) for y0, x0, y1, x1 in box.tolist()
-    ]
+    return [frozenset((y, x) for y in range(y0, y1) for x in range(x0, x1)) for y0, x0, y1, x1 in box.tolist()]
 
 
 def overlapping(box: np.ndarray) -> list[list[int]]:
