@@ -13,7 +13,7 @@ from typing import Any
 
 from slidebatch import executors, projection
 from slidebatch.config import RunConfig
-from slidebatch.errors import InputError, ResultsError
+from slidebatch.errors import ConfigError, InputError, ResultsError
 from slidebatch.events import (
     InputFailed,
     OnEvent,
@@ -79,9 +79,7 @@ class Status:
         lines = [f"{self.name}: {self.state}, {self.slides} slides"]
         if self.state != "done":
             lines += [f"  {stage}: {done} of {total} tasks" for stage, (done, total) in self.stages.items()]
-        return "\n".join(
-            [*lines, *(f"  failed: {f['slide']} in {f['stage']}: {f['why']}" for f in self.failures)]
-        )
+        return "\n".join([*lines, *(f"  failed: {f['slide']} in {f['stage']}: {f['why']}" for f in self.failures)])
 
 
 def plan(config: RunConfig) -> Preview:
@@ -132,7 +130,7 @@ def _lines(path: Path) -> Iterator[Failure]:
 def _refuse_foreign(results: Path) -> None:
     """A folder with other things in it is never written to."""
     if results.is_dir() and any(results.iterdir()) and not (results / "work").is_dir():
-        raise ResultsError(
+        raise ConfigError(
             f"{results} holds files that are not a slidebatch run; set output.path to an empty or new folder"
         )
 
@@ -229,9 +227,7 @@ class Driver:
         if stage == "prepare":
             return list(range(len(job.tasks(stage))))
         closed = {n for n in range(len(self.plan.slides)) if job.finished(n)}
-        return [
-            i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in closed for item in t.items)
-        ]
+        return [i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in closed for item in t.items)]
 
     def _note(self, stage: str, receipt: Receipt) -> None:
         """Book a receipt and tell about it."""

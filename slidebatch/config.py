@@ -33,7 +33,7 @@ S = TypeVar("S", bound=Spec)
 SHORTHAND = {("model",): "name"}
 """Sections that may be written as one word, and the key that the word stands for."""
 
-EXCLUDES = {
+EXCLUDES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("input", "path"): ("sample", "manifest"),
     ("input", "sample"): ("path", "manifest", "pattern", "preset"),
     ("input", "manifest"): ("path", "sample", "pattern", "preset"),

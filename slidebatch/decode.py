@@ -34,25 +34,25 @@ class DecodeSpec(Spec):
     """How class maps and detections become nuclei. Thresholds are probabilities, sizes are in plan pixels."""
 
     seed_threshold: float = Field(
-        0.5, ge=0, lt=1, description="Nucleus probability above which a pixel is a seed."
+        default=0.5, ge=0, lt=1, description="Nucleus probability above which a pixel is a seed."
     )
     foreground_threshold: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         lt=1,
         description="Nucleus + contour probability above which a pixel belongs to some nucleus.",
     )
-    grow_px: NonNegativeInt = Field(4, le=64, description="How far a foreground pixel may lie from its seed.")
-    min_seed_px: PositiveInt = Field(4, le=256, description="Smallest seed, in pixels.")
-    min_area_px: PositiveInt = Field(16, description="Smallest nucleus, in pixels.")
-    max_area_px: PositiveInt = Field(1_000_000, description="Largest nucleus, in pixels.")
-    fill_holes: bool = Field(True, description="Close holes inside a nucleus.")
-    score_threshold: float = Field(0.0, ge=0, le=1, description="Nuclei that score below this are dropped.")
+    grow_px: NonNegativeInt = Field(default=4, le=64, description="How far a foreground pixel may lie from its seed.")
+    min_seed_px: PositiveInt = Field(default=4, le=256, description="Smallest seed, in pixels.")
+    min_area_px: PositiveInt = Field(default=16, description="Smallest nucleus, in pixels.")
+    max_area_px: PositiveInt = Field(default=1_000_000, description="Largest nucleus, in pixels.")
+    fill_holes: bool = Field(default=True, description="Close holes inside a nucleus.")
+    score_threshold: float = Field(default=0.0, ge=0, le=1, description="Nuclei that score below this are dropped.")
     iou_threshold: float = Field(
-        0.3, ge=0, le=1, description="Of two detections that overlap more than this, the better stays."
+        default=0.3, ge=0, le=1, description="Of two detections that overlap more than this, the better stays."
     )
     slack_px: NonNegativeInt = Field(
-        2, description="A detection counts in a patch if its centre lies in the cell grown by this."
+        default=2, description="A detection counts in a patch if its centre lies in the cell grown by this."
     )
 
     @property
@@ -85,26 +85,29 @@ def decode_dense(maps: Bytes, box: Box, spec: DecodeSpec) -> Window:
     return Window(box, labels, foreground)
 
 
-def extract(window: Window, within: Box, spec: DecodeSpec, member: int = 0) -> Instances:
+def extract(window: Window, within: Box, spec: DecodeSpec) -> Instances:
     """The nuclei of a window as far as they lie in `within`, whole ones finished, others marked cut.
 
     A nucleus is cut when its label also occurs in the window outside `within`. Whole nuclei have had their
     holes closed and passed the size and score limits; cut ones are raw pieces.
     """
     inside = within.slices(window.box)
-    labels, foreground = window.labels[inside], window.foreground[inside]
     n = int(window.labels.max(initial=0))
-    if n == 0 or labels.size == 0:
+    if n == 0 or within.empty:
         return instances.none()
-    box = _boxes(labels, n)
+    box = _boxes(window.labels[inside], n)
     rows = np.flatnonzero(box[:, 2] > 0)
     cut = _outside(window.labels, inside[0].start, inside[0].stop, inside[1].start, inside[1].stop, n)[rows]
-    return _finish(labels, foreground, (rows + 1).astype(np.int32), box[rows], cut, spec, member, within)
+    return _finish(window, within, rows + 1, box[rows], cut, spec)
 
 
-def _finish(labels, foreground, label, box, cut, spec, member, within):  # type: ignore[no-untyped-def]
-    """Fill, measure, filter and pack the nuclei `label` whose boxes in `labels` are `box`."""
+def _finish(
+    window: Window, within: Box, label: npt.NDArray[np.int64], box: npt.NDArray[np.int32], cut: Bytes, spec: DecodeSpec
+) -> Instances:
+    """Fill, measure, filter and pack the nuclei `label`, whose boxes start from the corner of `within`."""
+    inside = within.slices(window.box)
     offset = instances.offsets(box)
+    labels, foreground = window.labels[inside], window.foreground[inside]
     bits, area, total = _pack(labels, foreground, label, box, offset, cut, spec.fill_holes)
     score = (total * (instances.SCORE_MAX // 255)) // np.maximum(area, 1)
     good = (area >= spec.min_area_px) & (area <= spec.max_area_px)
@@ -112,7 +115,7 @@ def _finish(labels, foreground, label, box, cut, spec, member, within):  # type:
     found = Instances(
         box=(box + np.array([within.y0, within.x0, within.y0, within.x0])).astype(np.int32),
         score=score.astype(np.uint16),
-        member=np.full(len(box), member, np.uint8),
+        member=np.zeros(len(box), np.uint8),
         votes=np.ones(len(box), np.uint8),
         cut=cut,
         offset=offset,
@@ -134,9 +137,7 @@ def claimed(found: Instances, tile: Tile, tiles: TileGrid, shape: tuple[int, int
     core = np.array(tile.core.tuple())
     mine = ((middle >= core[:2]) & (middle < core[2:])).all(axis=1)
     valid = tiles.valid_of(middle, shape)
-    whole_at_owner = (found.box[:, :2] >= valid[:, :2]).all(axis=1) & (found.box[:, 2:] <= valid[:, 2:]).all(
-        axis=1
-    )
+    whole_at_owner = (found.box[:, :2] >= valid[:, :2]).all(axis=1) & (found.box[:, 2:] <= valid[:, 2:]).all(axis=1)
     shared = (found.cut > 0) | ~whole_at_owner
     reaches = _touches_core(found.box, found.offset, found.bits, core.astype(np.int64))
     keep = np.where(shared, reaches, mine) | (mine & (found.cut == 0))

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Literal, Protocol
 
 import psutil
+from distributed.diagnostics.plugin import WorkerPlugin
 from pydantic import Field, PositiveInt
 
 from slidebatch.errors import EnvironmentFault
@@ -32,13 +36,13 @@ class ExecutorSpec(Spec):
     """Where tasks run."""
 
     kind: Literal["local", "serial"] = Field(
-        "local", description="local: worker processes; serial: this process."
+        default="local", description="local: worker processes; serial: this process."
     )
     workers: PositiveInt | Literal["auto"] = Field(
-        "auto", description="Worker processes; auto: by cores and memory."
+        default="auto", description="Worker processes; auto: by cores and memory."
     )
     attempts: PositiveInt = Field(
-        3, description="How often a task may fail or kill its worker before its slide fails."
+        default=3, description="How often a task may fail or kill its worker before its slide fails."
     )
 
     def count(self, threads: int) -> int:
@@ -49,6 +53,31 @@ class ExecutorSpec(Spec):
             return self.workers
         cores = len(os.sched_getaffinity(0)) // threads
         return max(1, min(cores, int(psutil.virtual_memory().available // WORKER_BYTES)))
+
+
+class IgnoreInterrupts(WorkerPlugin):
+    """Workers leave Ctrl-C to the driver: a terminal sends it to every process of the run."""
+
+    def setup(self, worker: object) -> None:
+        """Also for workers that take the place of dead ones."""
+        _ignore()
+
+
+def _ignore() -> object:
+    """Ignore SIGINT where that can be set, in the main thread; the handler there was."""
+    main = threading.current_thread() is threading.main_thread()
+    return signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started in here are born ignoring SIGINT."""
+    before = _ignore()
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)  # type: ignore[arg-type]
 
 
 class Executor(Protocol):
@@ -86,21 +115,21 @@ class Local:
         from distributed import Client, LocalCluster
 
         # A dead worker must not fail tasks: attempt files decide who is to blame, not Dask.
-        dask.config.set(
-            {"distributed.scheduler.allowed-failures": 1_000_000, "distributed.admin.tick.limit": "30s"}
-        )
+        dask.config.set({"distributed.scheduler.allowed-failures": 1_000_000, "distributed.admin.tick.limit": "30s"})
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self.workers = workers
-        self._cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
+        with _interrupts_ignored():
+            self._cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
         self._client = Client(self._cluster)
+        self._client.register_plugin(IgnoreInterrupts())
 
     @property
     def dashboard(self) -> str | None:
@@ -113,9 +142,7 @@ class Local:
 
         def send(count: int) -> list[object]:
             return [
-                self._client.submit(
-                    perform, work, stage, task, session, key=f"{stage}-{task}-{session}", pure=False
-                )
+                self._client.submit(perform, work, stage, task, session, key=f"{stage}-{task}-{session}", pure=False)
                 for task in islice(waiting, count)
             ]
 
@@ -133,7 +160,7 @@ class Local:
         from distributed.scheduler import KilledWorker
 
         try:
-            return future.result()  # type: ignore[attr-defined, no-any-return]
+            return future.result()  # type: ignore[attr-defined]
         except (KilledWorker, FutureCancelledError) as error:
             raise EnvironmentFault(
                 f"the workers were lost ({type(error).__name__}); give the same command again to resume"

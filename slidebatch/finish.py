@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from slidebatch import ngff
 from slidebatch.job import Job
-from slidebatch.plan import FORMAT, SlidePlan
+from slidebatch.plan import SlidePlan
+from slidebatch.results import FORMAT_VERSION
 from slidebatch.store import digest, read_json, remove, write_atomically, write_group, write_json
 
 Failure = dict[str, Any]
@@ -33,7 +34,7 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
     planned = {s.slide for s in job.plan.slides}
     slides += [{"slide": f["slide"], "state": "failed"} for f in failures if f["slide"] not in planned]
     return {
-        "format_version": FORMAT,
+        "format_version": FORMAT_VERSION,
         "name": job.plan.name,
         "state": state,
         "config": config,
@@ -65,15 +66,11 @@ def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any
         "mpp": slide.mpp,
         "scale": slide.grid.scale,
         "shape": list(slide.shape),
-        "nuclei": pq.read_metadata(job.table(number)).num_rows
-        if done and job.table(number).exists()
-        else None,
+        "nuclei": pq.read_metadata(job.table(number)).num_rows if done and job.table(number).exists() else None,
     }
 
 
-def finish(
-    job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger: dict[str, dict[str, float]]
-) -> None:
+def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger: dict[str, dict[str, float]]) -> None:
     """Bring a run to its end. Doing it twice gives the same."""
     failed = {f["slide"] for f in failures}
     good = [n for n in range(len(job.plan.slides)) if job.at(n).slide not in failed]
@@ -142,9 +139,7 @@ def _prune(folder: Path, wanted: set[Path]) -> None:
 
 def _write_summary(job: Job, good: Sequence[int], ledger: dict[str, dict[str, float]]) -> None:
     """One row per finished slide: counts, density, seams, seconds per stage, mm2/s."""
-    rows = [
-        _row(job, n, ledger.get(job.at(n).slide) or read_json(job.marker(n))["ledger"] or {}) for n in good
-    ]
+    rows = [_row(job, n, ledger.get(job.at(n).slide) or read_json(job.marker(n))["ledger"] or {}) for n in good]
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     sink = pa.BufferOutputStream()

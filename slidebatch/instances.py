@@ -111,9 +111,7 @@ def concatenate(tables: Sequence[Instances]) -> Instances:
     """All rows of all tables, in order."""
     if not tables:
         return none()
-    columns = {
-        n: np.concatenate([getattr(t, n) for t in tables]) for n in ("box", "score", "member", "votes", "cut")
-    }
+    columns = {n: np.concatenate([getattr(t, n) for t in tables]) for n in ("box", "score", "member", "votes", "cut")}
     ends = np.cumsum([0] + [int(t.offset[-1]) for t in tables])
     offset = np.concatenate([t.offset[:-1] + end for t, end in zip(tables, ends, strict=False)] + [ends[-1:]])
     return Instances(**columns, offset=offset.astype(np.int64), bits=np.concatenate([t.bits for t in tables]))

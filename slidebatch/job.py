@@ -90,9 +90,7 @@ class Job:
         if number not in self._open:
             while len(self._open) >= OPEN_SLIDES:
                 self._open.popitem(last=False)[1].close()
-            self._open[number] = open_slide(
-                self.at(number).source, z=self.plan.z, staged=str(self.work / "staged")
-            )
+            self._open[number] = open_slide(self.at(number).source, z=self.plan.z, staged=str(self.work / "staged"))
         self._open.move_to_end(number)
         return self._open[number]
 
@@ -173,8 +171,5 @@ def _job(work: Path, stamp: tuple[int, int]) -> Job:
 def open_job(work: str) -> Job:
     """This process's view of a run, opened again when its plan or normalisation has changed."""
     folder = Path(work)
-    stamps = [
-        p.stat().st_mtime_ns if p.exists() else 0
-        for p in (folder / "plan.json", folder / "normalisation.json")
-    ]
+    stamps = [p.stat().st_mtime_ns if p.exists() else 0 for p in (folder / "plan.json", folder / "normalisation.json")]
     return _job(folder, (stamps[0], stamps[1]))

@@ -29,9 +29,7 @@ def measure_region(job: Job, number: int, region: Box) -> Made:
     """Measure the nuclei whose boxes start in a region and write their rows."""
     seamed = read_shard(job.seams(number), ["box", "score", "member", "votes"])
     box = seamed["box"]
-    starts = (box[:, :2] >= [region.y0, region.x0]).all(axis=1) & (box[:, :2] < [region.y1, region.x1]).all(
-        axis=1
-    )
+    starts = (box[:, :2] >= [region.y0, region.x0]).all(axis=1) & (box[:, :2] < [region.y1, region.x1]).all(axis=1)
     rows = np.flatnonzero(starts)
     sums = _sums(job, number, rows, box)
     stored = {n: seamed[n][rows] for n in ("box", "score", "member", "votes")}
@@ -40,9 +38,7 @@ def measure_region(job: Job, number: int, region: Box) -> Made:
     return Made((path,), nuclei=len(rows))
 
 
-def _sums(
-    job: Job, number: int, rows: npt.NDArray[np.int64], box: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
+def _sums(job: Job, number: int, rows: npt.NDArray[np.int64], box: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """Area, sums of y and x, and of every channel, of the nuclei `rows`: (N, 3 + C) float64, exact below 2^53."""
     slide = job.at(number)
     if not len(rows):
@@ -64,7 +60,7 @@ def _sums(
 
 
 @njit(nogil=True, cache=True)
-def accumulate(sums, labels, image, place, y0, x0):  # type: ignore[no-untyped-def]
+def accumulate(sums, labels, image, place, y0, x0):
     """Add each labelled pixel's 1, y, x and channel values to its nucleus's row of `sums`, in place."""
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):

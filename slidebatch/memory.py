@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BASE = 1_100_000_000
-"""A worker before its first task: Python, torch, torchvision, zarr, numba, distributed, and their threads."""
+BASE = 1_300_000_000
+"""A worker before its first task: Python, torch, zarr, numba, distributed, their threads, and the reader's caches."""
 
 ACTIVATION_PER_PX = 1_600
 """Bytes that a dense network of half a million parameters holds per patch pixel at its widest, in float32."""
@@ -41,9 +41,7 @@ class Projection:
     @property
     def worst(self) -> str:
         """The stage that holds the most."""
-        return max(
-            ("prepare", "infer", "decode", "seams", "paint", "measure"), key=lambda s: int(getattr(self, s))
-        )
+        return max(("prepare", "infer", "decode", "seams", "paint", "measure"), key=lambda s: int(getattr(self, s)))
 
 
 def prepare_bytes(channels: int, overview_px: int, strip_px: int) -> int:

@@ -39,20 +39,14 @@ def _dataset(level: int, um_per_px: float | None, channels: bool) -> dict[str, A
     lead = [1.0] if channels else []
     transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [*lead, step, step]}]
     if level:
-        transforms.append(
-            {"type": "translation", "translation": [*([0.0] if channels else []), shift, shift]}
-        )
+        transforms.append({"type": "translation", "translation": [*([0.0] if channels else []), shift, shift]})
     return {"path": str(level), "coordinateTransformations": transforms}
 
 
-def image(
-    name: str, levels: int, um_per_px: float | None, channels: Sequence[str], rgb: bool
-) -> dict[str, Any]:
+def image(name: str, levels: int, um_per_px: float | None, channels: Sequence[str], rgb: bool) -> dict[str, Any]:
     """Attributes of an image group: multiscales and channel names."""
     colours = ["FF0000", "00FF00", "0000FF"] if rgb else ["FFFFFF"] * len(channels)
-    omero = {
-        "channels": [{"label": n, "color": c, "active": True} for n, c in zip(channels, colours, strict=True)]
-    }
+    omero = {"channels": [{"label": n, "color": c, "active": True} for n, c in zip(channels, colours, strict=True)]}
     return {"ome": {**multiscales(name, levels, um_per_px, channels=True), "omero": omero}}
 
 
@@ -82,8 +76,7 @@ def plate(name: str, wells: Sequence[tuple[str, str]], fields: int) -> dict[str,
                 "rows": [{"name": r} for r in rows],
                 "columns": [{"name": c} for c in columns],
                 "wells": [
-                    {"path": f"{r}/{c}", "rowIndex": rows.index(r), "columnIndex": columns.index(c)}
-                    for r, c in placed
+                    {"path": f"{r}/{c}", "rowIndex": rows.index(r), "columnIndex": columns.index(c)} for r, c in placed
                 ],
             },
         }
@@ -92,6 +85,4 @@ def plate(name: str, wells: Sequence[tuple[str, str]], fields: int) -> dict[str,
 
 def well(fields: Sequence[str]) -> dict[str, Any]:
     """Attributes of a well with these fields (paths)."""
-    return {
-        "ome": {"version": VERSION, "well": {"version": VERSION, "images": [{"path": f} for f in fields]}}
-    }
+    return {"ome": {"version": VERSION, "well": {"version": VERSION, "images": [{"path": f} for f in fields]}}}

@@ -40,16 +40,14 @@ class NormaliseSpec(Spec):
     """
 
     per: Literal["auto", "slide", "plate"] = "auto"
-    low_percent: float = Field(1.0, ge=0, lt=100)
-    high_percent: float = Field(99.8, gt=0, le=100)
-    contrast_floor: float | None = Field(None, gt=0)
+    low_percent: float = Field(default=1.0, ge=0, lt=100)
+    high_percent: float = Field(default=99.8, gt=0, le=100)
+    contrast_floor: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> NormaliseSpec:
         if self.low_percent >= self.high_percent:
-            raise ValueError(
-                f"low_percent {self.low_percent} is not below high_percent {self.high_percent}; lower it"
-            )
+            raise ValueError(f"low_percent {self.low_percent} is not below high_percent {self.high_percent}; lower it")
         return self
 
 
@@ -80,9 +78,7 @@ class Sketch:
     @staticmethod
     def from_json(stored: Mapping[str, Any]) -> Sketch:
         quantiles = np.array(stored["quantiles"], np.float32).reshape(-1, QUANTILES)
-        return Sketch(
-            quantiles, np.array(stored["noise"], np.float32), int(stored["pixels"]), int(stored["bits"])
-        )
+        return Sketch(quantiles, np.array(stored["noise"], np.float32), int(stored["pixels"]), int(stored["bits"]))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,7 @@ def lay_out(job: Job, number: int) -> list[Path]:
         made.append(job.labels(number) / str(level) / "zarr.json")
         if image is not None:
             lead = len(slide.names)
-            create_array(
-                image / str(level), (lead, *shape), slide.dtype, (1, *chunk), (lead, *shard), ("c", "y", "x")
-            )
+            create_array(image / str(level), (lead, *shape), slide.dtype, (1, *chunk), (lead, *shard), ("c", "y", "x"))
             made.append(image / str(level) / "zarr.json")
     if image is not None:
         made.append(_group(image, ngff.image(slide.slide, levels, slide.mpp_plan, slide.names, slide.rgb)))
@@ -86,7 +85,7 @@ def pyramid_region(job: Job, number: int, region: Box, level: int) -> Made:
     return Made(tuple(files))
 
 
-def halve(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def halve(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Means of 2 x 2 pixels of (C, Y, X), rounded half up for integers; odd edges are repeated."""
     even = np.pad(image, ((0, 0), (0, image.shape[1] % 2), (0, image.shape[2] % 2)), mode="edge")
     wide = np.uint32 if np.issubdtype(image.dtype, np.integer) else np.float64
@@ -112,7 +111,7 @@ def _paint(
 
 
 @njit(nogil=True, cache=True)
-def paint_rows(canvas, origin, rows, label, box, offset, bits):  # type: ignore[no-untyped-def]
+def paint_rows(canvas, origin, rows, label, box, offset, bits):
     """Paint, in place, the packed masks of the given rows with their labels onto a canvas that starts at origin."""
     height, width = canvas.shape
     for r in range(len(rows)):

@@ -30,9 +30,7 @@ SLOWDOWN = 0.15
 """Share of its speed that the network loses for every doubling of the patch's side beyond 512, on a CPU."""
 
 
-def choose_cell(
-    model: ModelSpec, card: Card, device: str, tiling: TilingSpec, shapes: Sequence[Shape]
-) -> Shape:
+def choose_cell(model: ModelSpec, card: Card, device: str, tiling: TilingSpec, shapes: Sequence[Shape]) -> Shape:
     """The cell (y, x) in pixels: from `tiling.patch_px`, or the best of a few for slides of these shapes."""
     margin = ceil_to(
         card.margin_px if card.family == "dense" else max(card.margin_px, tiling.largest_px), card.stride_px
@@ -69,9 +67,7 @@ def _by_rule(cell: Shape, margin: int, card: Card, shapes: Sequence[Shape]) -> t
     return fed_px(shapes, grid) / max(speed, 0.3), cell
 
 
-def _timed(
-    model: ModelSpec, card: Card, device: str, cells: Sequence[Shape], shapes: Sequence[Shape]
-) -> Shape:
+def _timed(model: ModelSpec, card: Card, device: str, cells: Sequence[Shape], shapes: Sequence[Shape]) -> Shape:
     """The cell with the least projected time, by one warm and one timed pass each."""
     network = models.load(model, device)
     cost = {}

@@ -219,9 +219,7 @@ def read_plan(work: Path) -> Plan:
 def prepare_print(plan: Plan, slide: SlidePlan) -> str:
     """Fingerprint of a slide's statistics and tissue mask."""
     spec = plan.tissue.model_dump() if slide.tissue else None
-    return digest(
-        FORMAT, slide.digest, asdict(slide.grid), slide.channels, plan.z, spec, plan.normalise.model_dump()
-    )
+    return digest(FORMAT, slide.digest, asdict(slide.grid), slide.channels, plan.z, spec, plan.normalise.model_dump())
 
 
 def infer_print(plan: Plan, slide: SlidePlan, window: object) -> str:
@@ -233,9 +231,7 @@ def infer_print(plan: Plan, slide: SlidePlan, window: object) -> str:
 
 def decode_print(plan: Plan, slide: SlidePlan, window: object) -> str:
     """Fingerprint of a slide's nuclei, tile by tile."""
-    return digest(
-        infer_print(plan, slide, window), plan.decode.model_dump(), asdict(plan.tiles), slide.regions
-    )
+    return digest(infer_print(plan, slide, window), plan.decode.model_dump(), asdict(plan.tiles), slide.regions)
 
 
 def paint_print(plan: Plan, slide: SlidePlan, window: object) -> str:

@@ -55,9 +55,7 @@ def make_plan(config: RunConfig, cell: Shape | None = None) -> Planned:
     spec, truth = _input(config.input)
     found = sources.find(spec)
     if found.plate and config.output.image == "none":
-        raise ConfigError(
-            "output.image is none, but a plate's labels need its images beside them; use auto or copy"
-        )
+        raise ConfigError("output.image is none, but a plate's labels need its images beside them; use auto or copy")
     card = models.card(config.model, models.pick_device(config.model.device))
     slides, faults, notes = _slides(config, spec, found, card)
     _refuse_empty(slides, faults)
@@ -93,7 +91,8 @@ def _input(spec: InputSpec) -> tuple[InputSpec, Path | None]:
     if spec.sample is None:
         return spec, None
     sample = write_sample(spec.sample, SAMPLES / spec.sample)
-    return spec.model_copy(update={"sample": None, **sample.input}), sample.truth
+    own = {k: v for k, v in sample.input.items() if getattr(spec, k) is None}
+    return spec.model_copy(update={"sample": None, **own}), sample.truth
 
 
 def _margin(card: Card, largest_px: int) -> int:
@@ -168,7 +167,7 @@ def _slide_plan(config: RunConfig, spec: InputSpec, plate: bool, card: Card, sli
         tissue=config.tissue.enabled == "on" or (config.tissue.enabled == "auto" and not plate),
         labels=f"{base}/labels/nuclei" if copied else base,
         image=base if copied else None,
-        regions=_regions(spec, source.slide),
+        regions=sources.regions_path(spec, source.slide),
     )
 
 
@@ -192,19 +191,7 @@ def _channels(spec: InputSpec, card: Card, slide: Slide) -> tuple[int, ...]:
 
 def _plate_path(source: Source) -> str:
     """Where a field lies inside labels.zarr."""
-    return "/".join(
-        p for p in (source.plate, source.row, source.column, str(source.field or 0)) if p is not None
-    )
-
-
-def _regions(spec: InputSpec, slide: str) -> str | None:
-    """The GeoJSON file of a slide, if any."""
-    if spec.regions is None:
-        return None
-    if isinstance(spec.regions, str):
-        return str(Path(spec.regions.replace("{slide}", slide)).absolute())
-    named = spec.regions.get(slide)
-    return None if named is None else str(Path(named).absolute())
+    return "/".join(p for p in (source.plate, source.row, source.column, str(source.field or 0)) if p is not None)
 
 
 def file_digest(paths: Iterable[str]) -> str:

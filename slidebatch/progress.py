@@ -69,9 +69,7 @@ def advance(tally: Tally, event: Event, now_s: float) -> Tally:
         case StageStarted():
             return Tally(event.stage, event.total, event.done, event.done, failed=tally.failed, began_s=now_s)
         case TaskDone():
-            return replace(
-                tally, done=tally.done + 1, nuclei=tally.nuclei + event.nuclei, mm2=tally.mm2 + event.mm2
-            )
+            return replace(tally, done=tally.done + 1, nuclei=tally.nuclei + event.nuclei, mm2=tally.mm2 + event.mm2)
         case InputFailed():
             return replace(tally, failed=tally.failed + 1)
         case _:

@@ -151,7 +151,8 @@ def describe(plan: Plan, costs: Costs) -> str:
     shown = slides if len(slides) <= 12 else [*slides[:10], f"  ... and {len(slides) - 10} more"]
     return "\n".join(
         [
-            f"plan of {plan.name}: {len(plan.slides)} images, {area / 1e6:.1f} megapixels, {plan.card.name} on {plan.device}",
+            f"plan of {plan.name}: {len(plan.slides)} images, {area / 1e6:.1f} megapixels, "
+            f"{plan.card.name} on {plan.device}",
             *shown,
             f"patches: {patch[0]} x {patch[1]} px around cells of {cell[0]} x {cell[1]}, "
             f"margin {plan.patches.margin_px}; fed over kept {costs.overhead:.2f}",

@@ -43,16 +43,12 @@ def read_regions(path: str | Path) -> Regions:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as fault:
-        raise ConfigError(
-            f"regions file {path}: {fault.strerror}; expected GeoJSON; check input.regions"
-        ) from fault
+        raise ConfigError(f"regions file {path}: {fault.strerror}; expected GeoJSON; check input.regions") from fault
     except ValueError as fault:
         raise ConfigError(f"regions file {path} is not JSON ({fault}); export it again as GeoJSON") from fault
     polygons = [_polygon(geometry, path) for geometry in _geometries(content, path)]
     if not polygons:
-        raise ConfigError(
-            f"regions file {path} holds no polygon, expected at least one; draw one or leave it out"
-        )
+        raise ConfigError(f"regions file {path} holds no polygon, expected at least one; draw one or leave it out")
     area = shapely.union_all(polygons)
     shapely.prepare(area)
     return Regions(str(path), area, len(polygons))
@@ -73,17 +69,13 @@ def _geometries(content: Any, path: str | Path) -> Iterator[dict[str, Any]]:
         yield content
     else:
         what = kind or type(content).__name__
-        raise ConfigError(
-            f"regions file {path} holds a {what}, expected {' or '.join(AREAS)}; export areas only"
-        )
+        raise ConfigError(f"regions file {path} holds a {what}, expected {' or '.join(AREAS)}; export areas only")
 
 
 def _member(content: dict[str, Any], key: str, kind: type, path: str | Path) -> Any:
     found = content.get(key)
     if not isinstance(found, kind):
-        raise ConfigError(
-            f"regions file {path}: a {content['type']} without {key}; export it again as GeoJSON"
-        )
+        raise ConfigError(f"regions file {path}: a {content['type']} without {key}; export it again as GeoJSON")
     return found
 
 

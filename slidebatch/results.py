@@ -49,7 +49,7 @@ class Results:
 
     @property
     def state(self) -> str:
-        """"done", or "running" while slides are still to come (also after an interruption)."""
+        """ "done", or "running" while slides are still to come (also after an interruption)."""
         return str(self.manifest["state"])
 
     @property

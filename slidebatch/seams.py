@@ -93,9 +93,7 @@ def seam_slide(job: Job, number: int) -> Seamed:
     """Join, settle, drop and number the nuclei of a slide."""
     plan, slide = job.plan, job.at(number)
     tiles = plan.tiles.tiles(slide.shape)
-    found = gather(
-        (read_instances(job.nuclei(number, t.core)) for t in tiles), tiles, plan.tiles, slide.shape
-    )
+    found = gather((read_instances(job.nuclei(number, t.core)) for t in tiles), tiles, plan.tiles, slide.shape)
     if plan.card.family == "dense":
         replaced, joined = join(found, open_array(job.maps(number)), plan.decode, slide.shape)
     else:
@@ -138,7 +136,8 @@ def _alone(tile: Tile, grid: TileGrid, shape: Shape) -> Box:
 
 def _within(box: npt.NDArray[np.int32], outer: Box) -> npt.NDArray[np.bool_]:
     low, high = np.array([outer.y0, outer.x0]), np.array([outer.y1, outer.x1])
-    return (box[:, :2] >= low).all(axis=1) & (box[:, 2:] <= high).all(axis=1)
+    inside: npt.NDArray[np.bool_] = ((box[:, :2] >= low) & (box[:, 2:] <= high)).all(axis=1)
+    return inside
 
 
 def _without_masks(table: Instances) -> Instances:
@@ -152,9 +151,7 @@ def join(found: Tiles, maps: Maps, spec: DecodeSpec, shape: Shape) -> tuple[Ints
     shared = iou.mask_overlap(found.masks.box, found.masks.offset, found.masks.bits, pairs) > 0
     group = nms.components(len(found.masks), pairs[shared])
     size = np.bincount(group, minlength=1)
-    pieces = (
-        np.flatnonzero((size[group] > 1) | (found.masks.cut > 0)) if len(group) else np.zeros(0, np.int64)
-    )
+    pieces = np.flatnonzero((size[group] > 1) | (found.masks.cut > 0)) if len(group) else np.zeros(0, np.int64)
     order = pieces[np.argsort(group[pieces], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
     joined = [decode_again(found.masks.take(rows), maps, spec, shape) for rows in groups]
@@ -202,9 +199,7 @@ def number_nuclei(found: Tiles, replaced: Ints, joined: Instances, wanted: npt.N
     rows = np.flatnonzero(keep & wanted)
     rows = rows[np.lexsort((first[rows, 1], first[rows, 0]))]
     if len(rows) > np.iinfo(np.uint32).max:
-        raise InputError(
-            f"{len(rows)} nuclei do not fit the 32 bits of a label; restrict the slide by input.regions"
-        )
+        raise InputError(f"{len(rows)} nuclei do not fit the 32 bits of a label; restrict the slide by input.regions")
     label = np.zeros(len(box), np.uint32)
     label[rows] = np.arange(1, len(rows) + 1)
     names = ("score", "member", "votes")
@@ -217,9 +212,7 @@ def number_nuclei(found: Tiles, replaced: Ints, joined: Instances, wanted: npt.N
     }
     split = len(found.rows)
     extent = _extents(found.start, label[:split], found.rows.box)
-    return Seamed(
-        found.start, label[:split], extent, joined, label[split:], box[rows], counts=counts, **columns
-    )
+    return Seamed(found.start, label[:split], extent, joined, label[split:], box[rows], counts=counts, **columns)
 
 
 def _extents(start: Ints, label: npt.NDArray[np.uint32], box: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -244,7 +237,7 @@ def _wanted(job: Job, number: int, box: npt.NDArray[np.int32]) -> npt.NDArray[np
 
 
 @njit(nogil=True, cache=True)
-def first_pixels(box, offset, bits):  # type: ignore[no-untyped-def]
+def first_pixels(box, offset, bits):
     """The first pixel (y, x) of each packed mask in raster order: (N, 2) int64, slide pixels."""
     first = np.zeros((len(box), 2), np.int64)
     for i in range(len(box)):

@@ -46,7 +46,7 @@ def _pairs(found: Instances) -> npt.NDArray[np.int64]:
 
 
 @njit(nogil=True, cache=True)
-def _disjoint(box, offset, bits, pairs):  # type: ignore[no-untyped-def]
+def _disjoint(box, offset, bits, pairs):
     """Take from each mask, in place, the pixels of every earlier one; rows are best first, pairs i < j sorted.
 
     Pairs in lexicographic order compare against masks as they were reduced so far, which takes the same pixels:

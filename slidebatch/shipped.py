@@ -55,6 +55,5 @@ def find_config(name: str) -> Path:
         return found
     what = "is a folder" if path.is_dir() else "does not exist"
     raise ConfigError(
-        f"{name}: this config {what}; expected a YAML file, "
-        f"or one of the shipped ones: {', '.join(configs())}."
+        f"{name}: this config {what}; expected a YAML file, or one of the shipped ones: {', '.join(configs())}."
     )

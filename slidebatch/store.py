@@ -41,14 +41,14 @@ class OutputSpec(Spec):
 
     path: str = Field(description="Folder of the results; the same command on the same folder resumes.")
     image: Literal["auto", "copy", "none"] = Field(
-        "auto",
+        default="auto",
         description="Copy the image beside its labels: auto copies plates and leaves slides where they are.",
     )
-    chunk_px: PositiveInt = Field(512, description="Side of a chunk of the label images, in pixels.")
+    chunk_px: PositiveInt = Field(default=512, description="Side of a chunk of the label images, in pixels.")
     shard_px: PositiveInt = Field(
-        4096, description="Side of a shard of the label images, in pixels; a power of two times chunk_px."
+        default=4096, description="Side of a shard of the label images, in pixels; a power of two times chunk_px."
     )
-    keep_maps: bool = Field(False, description="Keep the networks' class maps after the run.")
+    keep_maps: bool = Field(default=False, description="Keep the networks' class maps after the run.")
 
 
 @contextmanager
@@ -125,9 +125,7 @@ def checksum(path: Path) -> list[int] | None:
     return [size, crc]
 
 
-def write_receipt(
-    path: Path, fingerprint: str, outputs: Iterable[Path], facts: dict[str, Any]
-) -> dict[str, Any]:
+def write_receipt(path: Path, fingerprint: str, outputs: Iterable[Path], facts: dict[str, Any]) -> dict[str, Any]:
     """Sync the outputs and write the receipt that makes them count; returns the receipt."""
     root = path.parent
     sums = {}
@@ -200,11 +198,7 @@ def create_array(
         shutil.rmtree(path)
     clipped = tuple(max(1, min(c, s)) for c, s in zip(chunk, shape, strict=True))
     shards = None
-    if (
-        shard is not None
-        and any(s > c for s, c in zip(shape, clipped, strict=True))
-        and tuple(shard) != clipped
-    ):
+    if shard is not None and any(s > c for s, c in zip(shape, clipped, strict=True)) and tuple(shard) != clipped:
         shards = tuple(_whole_chunks(s, c) for s, c in zip(shard, clipped, strict=True))
     return zarr.create_array(
         store=str(path),
@@ -228,9 +222,7 @@ def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array:
     try:
         return zarr.open_array(str(path), mode=mode)
     except FileNotFoundError as error:
-        raise ResultsError(
-            f"{path}: there is no zarr array; give the same command again to make it anew"
-        ) from error
+        raise ResultsError(f"{path}: there is no zarr array; give the same command again to make it anew") from error
 
 
 def stored_files(array_path: Path, array: zarr.Array, box: Box) -> list[Path]:

@@ -23,11 +23,7 @@ from slidebatch.tiling import Tile
 def decode_tile(job: Job, number: int, core: Box) -> Made:
     """Decode one tile and write its shard of nuclei."""
     tile = job.plan.tiles.tile(core, job.at(number).shape)
-    found = (
-        _from_maps(job, number, tile)
-        if job.plan.card.family == "dense"
-        else _from_detections(job, number, tile)
-    )
+    found = _from_maps(job, number, tile) if job.plan.card.family == "dense" else _from_detections(job, number, tile)
     path = job.nuclei(number, core)
     write_shard(path, found.arrays(), job.plan.card.digest)
     return Made((path,), nuclei=len(found))

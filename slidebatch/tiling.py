@@ -40,13 +40,13 @@ class TilingSpec(Spec):
     """How slides are cut. Results do not depend on any of it, only time and memory do."""
 
     patch_px: PositiveInt | Literal["auto"] = Field(
-        "auto", description="Side of the patches that networks see, in pixels; auto times a few shapes once."
+        default="auto", description="Side of the patches that networks see, in pixels; auto times a few shapes once."
     )
     core_px: PositiveInt | Literal["auto"] = Field(
-        "auto", description="Side of the tiles that decoders answer for, in pixels."
+        default="auto", description="Side of the tiles that decoders answer for, in pixels."
     )
     largest_px: PositiveInt = Field(
-        128,
+        default=128,
         description="Largest expected nucleus, in pixels. Larger dense nuclei cost time, not correctness.",
     )
 
@@ -92,9 +92,7 @@ class PatchGrid:
 
 def patch_grid(cell: Shape, margin_px: int, stride_px: int) -> PatchGrid:
     """A grid whose cells and margins are multiples of the network's stride."""
-    return PatchGrid(
-        (ceil_to(cell[0], stride_px), ceil_to(cell[1], stride_px)), ceil_to(margin_px, stride_px)
-    )
+    return PatchGrid((ceil_to(cell[0], stride_px), ceil_to(cell[1], stride_px)), ceil_to(margin_px, stride_px))
 
 
 def fed_px(shapes: Sequence[Shape], grid: PatchGrid) -> int:

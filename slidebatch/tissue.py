@@ -40,8 +40,8 @@ class TissueSpec(Spec):
     """
 
     enabled: Literal["auto", "on", "off"] = "auto"
-    window_um: float = Field(16.0, gt=0)
-    dilate_um: float = Field(32.0, ge=0)
+    window_um: float = Field(default=16.0, gt=0)
+    dilate_um: float = Field(default=32.0, ge=0)
 
 
 def tissue_mask(overview: npt.NDArray[Any], rgb: bool, step_um: float, spec: TissueSpec) -> Mask:

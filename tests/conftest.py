@@ -15,7 +15,5 @@ def realdata() -> Path:
     """The folder of real images, or a skip with its reason."""
     folder = Path(os.environ.get("SLIDEBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(
-            "real images are not here: put them in ../shared/data or name them in SLIDEBATCH_TEST_DATA"
-        )
+        pytest.skip("real images are not here: put them in ../shared/data or name them in SLIDEBATCH_TEST_DATA")
     return folder

@@ -16,7 +16,7 @@ from tests.support.runs import config, contents, run, write_slides
 FAULTY = "tests.support.faulty_oracle"
 
 
-@pytest.fixture()
+@pytest.fixture
 def slides(tmp_path: Path) -> Path:
     rng = np.random.default_rng(5)
     return write_slides(tmp_path, {n: touching_field((130, 150), 22, rng) for n in ("a", "b", "c")})
@@ -96,7 +96,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_resumes(slides):
     assert contents(slides / "full") == contents(slides / "calm")
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_only_its_task(slides):
     """A worker killed twice in a task, and one that always dies: bystanders finish, only the guilty slide fails."""
     schedule = {"a:64:64": ["kill", "kill"], "b:0:0": ["kill"] * 9}

@@ -14,7 +14,7 @@ from slidebatch import models
 from slidebatch.errors import ModelError
 from slidebatch.models.small_unet import Architecture, SmallUNet
 from slidebatch.models.spec import ModelSpec
-from slidebatch.models.weights_file import CardFile, write_weights
+from slidebatch.models.weights_file import SHIPPED, CardFile, write_weights
 
 
 @pytest.fixture
@@ -145,6 +145,7 @@ def test_card_in_the_metadata(weights):
 
 def test_shipped_weights_load():
     """The shipped network loads by its name alone, is small, and finds a bright disk on a dark ground."""
+    assert (SHIPPED / "small_unet.safetensors").stat().st_size <= 10_000_000
     network = models.load(ModelSpec())
     y, x = np.indices((128, 128))
     image = (np.hypot(y - 60, x - 70) < 10).astype(np.float32)[None, None] * 0.9 + 0.05

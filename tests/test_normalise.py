@@ -20,7 +20,7 @@ def field(seed: int, level: float = 100.0, spread: float = 30.0, side: int = 64)
 
 def test_one_image_window_is_its_percentiles() -> None:
     """The window of one image lies at its own percentiles."""
-    image = np.arange(2 * 10_000).reshape(2, 100, 100).astype(np.uint16)
+    image: np.ndarray = np.arange(2 * 10_000).reshape(2, 100, 100).astype(np.uint16)
     found = window([sketch(image)], NormaliseSpec(low_percent=5, high_percent=95), rgb=False)
     exact = np.percentile(image.reshape(2, -1), [5, 95], axis=1)
     assert np.abs(found.low - exact[0]).max() < 1
@@ -54,7 +54,7 @@ def test_an_empty_image_stays_empty(dtype: type, floor: float) -> None:
     """Noise on an empty image never fills the range: the contrast floor and the noise set the width."""
     rng = np.random.default_rng(3)
     scale = floor / 30
-    image = (rng.normal(10 * scale, scale, (1, 128, 128))).clip(0).astype(dtype)
+    image: np.ndarray = (rng.normal(10 * scale, scale, (1, 128, 128))).clip(0).astype(dtype)
     found = window([sketch(image)], NormaliseSpec(), rgb=False)
     assert found.high[0] - found.low[0] >= floor * 0.999
     assert np.median(found.apply(image)) < 0.4

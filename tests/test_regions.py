@@ -25,7 +25,7 @@ def feature(geometry: dict[str, Any]) -> dict[str, Any]:
     return {"type": "Feature", "id": "9f0c", "geometry": geometry, "properties": properties}
 
 
-def polygon(*rings: list[list[float]]) -> dict[str, Any]:
+def polygon(*rings: list[Any]) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": list(rings)}
 
 

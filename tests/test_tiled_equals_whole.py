@@ -96,9 +96,7 @@ def test_objects_larger_than_a_tile(core_px):
     assert seamed.label.max() or seamed.joined_label.max()
     np.testing.assert_array_equal(canvas, one_tile(maps, spec))
     filled = truth.copy()
-    filled[60:90, 40:80] = np.where(
-        truth[60:90, 40:80] == 2, 2, 1
-    )  # the hole is closed around the inner nucleus
+    filled[60:90, 40:80] = np.where(truth[60:90, 40:80] == 2, 2, 1)  # the hole is closed around the inner nucleus
     renamed = {int(canvas[filled == n][0]) for n in range(1, 6)}
     assert len(renamed) == 5
     for n in range(1, 6):

@@ -22,9 +22,7 @@ app = typer.Typer(
 )
 
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one: conf/plate.yaml.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")]
 Executor = Annotated[str | None, typer.Option(help="serial or local; short for --set executor.kind=...")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; short for --set executor.workers=...")]
 Folder = Annotated[Path, typer.Argument(help="Results folder of a run.")]

@@ -7,6 +7,7 @@ quarantined; 1 anything else, resumable; 130 interrupted, resumable.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import traceback
@@ -41,6 +42,7 @@ def _status(call: Callable[[], int]) -> int:
     except SlidebatchError as error:
         return _say(str(error), error.exit_status)
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # what was under way complains of having been cut short
         return _say("interrupted; give the same command again to resume", INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) left: point stdout elsewhere, or Python complains once more while it exits.

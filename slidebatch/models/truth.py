@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,10 @@ class Truth:
             out[inside.slices(box)] = self.array[inside.slices()]
         return out
 
-    @property
+    @cached_property
     def boxes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Labels (N,) ascending, and their boxes (N, 4); found once, a band of rows at a time."""
-        if not hasattr(self, "_boxes"):
-            self._boxes = _all_boxes(self.array)
-        return self._boxes
+        return _all_boxes(self.array)
 
 
 def truth_path(truth: str, slide: str) -> Path:

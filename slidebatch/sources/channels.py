@@ -17,9 +17,7 @@ def choose(names: Sequence[str], wanted: Sequence[str | int] | None) -> tuple[in
         return tuple(range(len(names)))
     chosen = tuple(_index(list(names), one) for one in wanted)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(
-            f"input.channels {list(wanted)} must name channels, each once; there are {_list(names)}"
-        )
+        raise ConfigError(f"input.channels {list(wanted)} must name channels, each once; there are {_list(names)}")
     return chosen
 
 

@@ -46,9 +46,7 @@ def regions_path(spec: InputSpec, slide: str) -> str | None:
     """The GeoJSON file that restricts a slide: absolute; None where nothing does."""
     if spec.regions is None:
         return None
-    text = (
-        spec.regions.get(slide) if isinstance(spec.regions, dict) else spec.regions.replace("{slide}", slide)
-    )
+    text = spec.regions.get(slide) if isinstance(spec.regions, dict) else spec.regions.replace("{slide}", slide)
     return None if text is None else os.path.abspath(os.path.expanduser(text))
 
 
@@ -60,9 +58,7 @@ def _check(spec: InputSpec) -> None:
         what = " and ".join(given) or "none of them"
         raise ConfigError(f"input needs exactly one of path, sample and manifest, found {what}; keep one")
     if spec.sample is not None:
-        raise ConfigError(
-            f"input.sample {spec.sample} has not been written yet; write it and name its folder as path"
-        )
+        raise ConfigError(f"input.sample {spec.sample} has not been written yet; write it and name its folder as path")
     if spec.pattern is not None and spec.preset is not None:
         raise ConfigError("input.pattern and input.preset both name the fields of files; keep one")
     if spec.manifest is not None and (spec.pattern or spec.preset):
@@ -117,10 +113,7 @@ def _roots(entries: Sequence[folders.Entry], pattern: Pattern) -> dict[str, list
         for _ in range(pattern.depth or 0):
             root = os.path.dirname(root)
         roots.setdefault(root, []).append(os.path.relpath(entry.path, root).replace(os.sep, "/"))
-    return {
-        root: sorted(set(names), key=natural)
-        for root, names in sorted(roots.items(), key=lambda r: natural(r[0]))
-    }
+    return {root: sorted(set(names), key=natural) for root, names in sorted(roots.items(), key=lambda r: natural(r[0]))}
 
 
 def _plate_name(root: str) -> str:
@@ -142,21 +135,15 @@ def _record(root: str, name: str, plate: str | None, pattern: Pattern) -> Record
 
 def _by_path(spec: InputSpec) -> Found:
     """OME-Zarr plates, or else one slide per image."""
-    paths = list(
-        dict.fromkeys(p for entry in folders.entries(spec.path or []) for p in folders.images(entry))
-    )
+    paths = list(dict.fromkeys(p for entry in folders.entries(spec.path or []) for p in folders.images(entry)))
     plates = [p for p in paths if is_plate(p)]
     if not plates:
         return Found(_slides(paths, spec), (), False)
     if len(plates) < len(paths):
         other = next(p for p in paths if p not in plates)
-        raise ConfigError(
-            f"input.path names plates ({plates[0]}) and slides ({other}) together; run each alone"
-        )
+        raise ConfigError(f"input.path names plates ({plates[0]}) and slides ({other}) together; run each alone")
     read = [plate_records(p) for p in plates]
-    found = _joined(
-        [r for records, _ in read for r in records], [f for _, faults in read for f in faults], spec
-    )
+    found = _joined([r for records, _ in read for r in records], [f for _, faults in read for f in faults], spec)
     return found
 
 
@@ -168,9 +155,7 @@ def _slides(paths: Sequence[str], spec: InputSpec) -> tuple[Source, ...]:
     root = os.path.commonpath([os.path.dirname(p) for p in ordered])
     origins = [os.path.relpath(p, root).replace(os.sep, "/") for p in ordered]
     ids = unique([safe(stem(p)) for p in ordered], origins)
-    return tuple(
-        Source(slide, (SourceFile(path),), mpp=spec.mpp) for slide, path in zip(ids, ordered, strict=True)
-    )
+    return tuple(Source(slide, (SourceFile(path),), mpp=spec.mpp) for slide, path in zip(ids, ordered, strict=True))
 
 
 def _restricted(found: Found, spec: InputSpec) -> Found:
@@ -178,17 +163,13 @@ def _restricted(found: Found, spec: InputSpec) -> Found:
     ids = {source.slide for source in found.sources} | {fault.slide for fault in found.faults}
     if isinstance(spec.regions, dict) and set(spec.regions) - ids:
         unknown = sorted(set(spec.regions) - ids)
-        raise ConfigError(
-            f"input.regions names {unknown[0]!r}, but the slides are {folders.shown(sorted(ids))}"
-        )
+        raise ConfigError(f"input.regions names {unknown[0]!r}, but the slides are {folders.shown(sorted(ids))}")
     if (
         isinstance(spec.regions, str)
         and "{slide}" not in spec.regions
         and not os.path.isfile(regions_path(spec, "") or "")
     ):
-        raise ConfigError(
-            f"input.regions: {spec.regions} does not exist; expected a GeoJSON file; check the path"
-        )
+        raise ConfigError(f"input.regions: {spec.regions} does not exist; expected a GeoJSON file; check the path")
     kept, faults = [], list(found.faults)
     for source in found.sources:
         path = regions_path(spec, source.slide)

@@ -67,11 +67,7 @@ def _nearby(path: str) -> str:
 def shown(names: Sequence[str]) -> str:
     """Up to three names as a phrase, the first in natural order."""
     visible = sorted((n for n in names if not n.startswith(".")), key=natural)
-    return (
-        "nothing"
-        if not visible
-        else ", ".join(visible[:EXAMPLES]) + (", ..." if len(visible) > EXAMPLES else "")
-    )
+    return "nothing" if not visible else ", ".join(visible[:EXAMPLES]) + (", ..." if len(visible) > EXAMPLES else "")
 
 
 def listed(folder: str) -> list[os.DirEntry[str]]:
@@ -80,9 +76,7 @@ def listed(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: natural(e.name))
     except OSError as fault:
-        raise ConfigError(
-            f"input.path: {folder} cannot be listed ({fault.strerror}); check its rights"
-        ) from fault
+        raise ConfigError(f"input.path: {folder} cannot be listed ({fault.strerror}); check its rights") from fault
 
 
 def below(folder: str, depth: int | None) -> Iterator[str]:

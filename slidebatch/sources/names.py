@@ -69,8 +69,7 @@ def unique(ids: Sequence[str], origins: Sequence[str]) -> list[str]:
     """
     count = Counter(one.lower() for one in ids)
     short = [
-        _marked(one, origin, 8) if count[one.lower()] > 1 else one
-        for one, origin in zip(ids, origins, strict=True)
+        _marked(one, origin, 8) if count[one.lower()] > 1 else one for one, origin in zip(ids, origins, strict=True)
     ]
     if len({one.lower() for one in short}) == len(short):
         return short

@@ -66,9 +66,7 @@ def compile_pattern(text: str) -> Pattern:
         previous, end = name, token.end()
     _no_brace(text[end:], text)
     if not seen - {"*"}:
-        raise ConfigError(
-            f"input.pattern {text!r} has no field in braces; name at least one, such as {{well}}"
-        )
+        raise ConfigError(f"input.pattern {text!r} has no field in braces; name at least one, such as {{well}}")
     suffix = re.search(r"\.[^.{}*/]+$", text)
     return Pattern(
         text,
@@ -101,7 +99,7 @@ def _group(name: str, seen: set[str], text: str, joined: bool) -> str:
 def _tell_apart(one: str, other: str, text: str) -> None:
     """Refuse two fields side by side where nothing says where one ends."""
     ends_in_digits = one in (*DIGITS, "well")
-    clear = (one == "row" and other in DIGITS) or (ends_in_digits and other == "row")
+    clear = (one == "row" and other in DIGITS) or (ends_in_digits and other in ("row", "*"))
     if not clear:
         raise ConfigError(
             f"input.pattern {text!r}: nothing tells where {{{one}}} ends and {{{other}}} begins; "
@@ -111,7 +109,7 @@ def _tell_apart(one: str, other: str, text: str) -> None:
 
 _IMAGE = r"\.(?:tiff?|TIFF?|png)"
 _GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
-_ANY_FOLDER = r"(?:.*/)?"
+_ANY_FOLDER = r"(?:.*?/)??"  # as few folders as fit: those that follow may have a meaning
 
 _PRESETS: dict[str, tuple[str, str | None]] = {
     # MetaXpress: [TimePoint_1/][ZStep_2/]Plate_A01_s1_w1<GUID>.tif; no _s for one site, no _w for one colour.
@@ -123,7 +121,8 @@ _PRESETS: dict[str, tuple[str, str | None]] = {
     ),
     # Harmony: [plate/][Images/]r01c02f03p01-ch1sk1fk1fl1.tiff, rows as numbers.
     "operetta": (
-        r"(?:.*/)??(?:(?P<plate>(?!Images/)[^/]+)/)?(?:Images/)?"
+        rf"{_ANY_FOLDER}"
+        r"(?:(?P<plate>(?!Images/)[^/]+)/)?(?:Images/)?"
         r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<field>\d+)p(?P<z>\d+)-ch(?P<channel>\d+)"
         rf"(?:sk(?P<time>\d+))?(?:fk\d+)?(?:fl\d+)?{_IMAGE}",
         None,

@@ -50,9 +50,7 @@ def plate_records(folder: str) -> tuple[list[Record], list[Fault]]:
         place = path.strip("/").split("/")
         if images is None or len(place) != 2:
             wrong = "has no readable metadata, though the plate declares it; copy the plate again"
-            faults.append(
-                Fault(safe("".join(place) or name), (folder,), f"well {path or '?'} of {folder} {wrong}")
-            )
+            faults.append(Fault(safe("".join(place) or name), (folder,), f"well {path or '?'} of {folder} {wrong}"))
             continue
         for position, image in enumerate(images):
             number = image if image.isdigit() else str(position)

@@ -62,11 +62,7 @@ def canonical(fields: dict[str, str]) -> dict[str, str] | str:
     for name in ("column", "field", "z", "time"):
         if name in known and not known[name].isdigit():
             return f"{name} {known[name]!r} is not a number; expected digits"
-    known |= {
-        name: str(int(known[name]))
-        for name in ("field", "z", "time", "image")
-        if known.get(name, "").isdigit()
-    }
+    known |= {name: str(int(known[name])) for name in ("field", "z", "time", "image") if known.get(name, "").isdigit()}
     if "column" in known:
         known["column"] = column_digits(known["column"])
     if well is not None and split_well(well) != (known["row"], known["column"]):
@@ -174,9 +170,7 @@ def _some(texts: Sequence[str]) -> str:
 
 def _source(slide: str, group: _Group, mpp: float | None) -> Source:
     stacked = len(group.values("z")) > 1
-    ordered = sorted(
-        group.records, key=lambda r: (natural(r.fields.get("channel", "")), int(r.fields.get("z", "0")))
-    )
+    ordered = sorted(group.records, key=lambda r: (natural(r.fields.get("channel", "")), int(r.fields.get("z", "0"))))
     files = tuple(_file(record, stacked) for record in ordered)
     stated = group.values("mpp")
     key, on_plate = group.key, "row" in group.key and "column" in group.key
@@ -204,6 +198,4 @@ def _facts(group: _Group) -> tuple[tuple[str, str], ...]:
     """The image number, and every other field in which all files agree."""
     names = sorted({name for r in group.records for name in r.fields if name not in OWN or name == "image"})
     agreed = ((name, {r.fields.get(name) for r in group.records}) for name in names)
-    return tuple(
-        (name, text) for name, texts in agreed if len(texts) == 1 for text in texts if text is not None
-    )
+    return tuple((name, text) for name, texts in agreed if len(texts) == 1 for text in texts if text is not None)

@@ -79,14 +79,10 @@ def manifest_records(path: str) -> tuple[list[Record], list[Fault]]:
     for line, row in table.rows:
         fields = canonical({names[column]: text for column, text in row.items()})
         given = next(text for column, text in row.items() if names[column] == "path")
-        file = os.path.abspath(
-            os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(given))
-        )
+        file = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(given)))
         wrong = fields if isinstance(fields, str) else _no_file(given, file)
         if wrong or isinstance(fields, str):
-            faults.append(
-                Fault(safe(stem(given) or f"line_{line}"), (file,), f"{path}, line {line}: {wrong}")
-            )
+            faults.append(Fault(safe(stem(given) or f"line_{line}"), (file,), f"{path}, line {line}: {wrong}"))
             continue
         if not any(name in fields for name in ("slide", "row", "column", "field", "image")):
             fields["slide"] = stem(given)
@@ -108,9 +104,7 @@ def join_facts(sources: Sequence[Source], path: str) -> tuple[Source, ...]:
     """
     table = read_table(path, "input.facts")
     places = [_places(source) for source in sources]
-    keys = {
-        c: meaning(c) for c in table.columns if meaning(c) in KEYS and any(meaning(c) in p for p in places)
-    }
+    keys = {c: meaning(c) for c in table.columns if meaning(c) in KEYS and any(meaning(c) in p for p in places)}
     if not keys:
         raise ConfigError(
             f"input.facts: no column of {path} ({', '.join(table.columns)}) names a place of the images; "
@@ -119,9 +113,7 @@ def join_facts(sources: Sequence[Source], path: str) -> tuple[Source, ...]:
     facts = _facts_by_place(table, keys)
     joined = [facts.get(tuple(place.get(name) for name in keys.values())) for place in places]
     if sources and not any(joined):
-        raise ConfigError(
-            f"input.facts: no row of {path} fits any image by {', '.join(keys)}; compare their values"
-        )
+        raise ConfigError(f"input.facts: no row of {path} fits any image by {', '.join(keys)}; compare their values")
     return tuple(
         replace(source, facts=tuple({**dict(source.facts), **found}.items())) if found else source
         for source, found in zip(sources, joined, strict=True)

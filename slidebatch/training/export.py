@@ -26,6 +26,8 @@ from slidebatch.training.spec import TrainSpec
 TYPICAL_NUCLEUS_UM = 10.0
 """The training images state no resolution; a nucleus of this diameter stands in for it."""
 
+LICENCE = "weights: BSD-3-Clause; training images: 2018 Data Science Bowl stage 1 (BBBC038), CC0"
+
 GRID: dict[str, tuple[float, ...]] = {
     "seed_threshold": (0.4, 0.5, 0.6, 0.7),
     "foreground_threshold": (0.3, 0.4, 0.5, 0.6),
@@ -65,6 +67,7 @@ def card_of(network: SmallUNet, spec: TrainSpec, command: str) -> CardFile:
         margin_px=architecture.margin_px,
         stride_px=architecture.stride_px,
         decode=decode,
+        licence=LICENCE,
         training=history(spec, command) | {"median_diameter_px": round(diameter, 2)},
         scores={
             "measure": "2018 Data Science Bowl score, mean over images, whole-image forward",

@@ -9,9 +9,7 @@ from scipy import ndimage
 Labels = npt.NDArray[np.int32]
 
 
-def touching_field(
-    shape: tuple[int, int], spacing_px: float, rng: np.random.Generator, gap: float = 0.1
-) -> Labels:
+def touching_field(shape: tuple[int, int], spacing_px: float, rng: np.random.Generator, gap: float = 0.1) -> Labels:
     """A dense field of touching cells: the Voronoi cells of jittered grid points, a share `gap` left empty."""
     rows, columns = int(np.ceil(shape[0] / spacing_px)) + 1, int(np.ceil(shape[1] / spacing_px)) + 1
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2)
@@ -25,9 +23,7 @@ def touching_field(
     number = np.zeros(shape, np.int32)
     number[at[:, 0], at[:, 1]] = rng.permutation(len(at)) + 1
     labels = number[nearest[0], nearest[1]]
-    return np.where(np.isin(labels, np.flatnonzero(rng.random(len(at) + 1) < gap)), 0, labels).astype(
-        np.int32
-    )
+    return np.where(np.isin(labels, np.flatnonzero(rng.random(len(at) + 1) < gap)), 0, labels).astype(np.int32)
 
 
 def maps_of(labels: Labels, rim_px: int = 1) -> npt.NDArray[np.uint8]:
@@ -38,9 +34,7 @@ def maps_of(labels: Labels, rim_px: int = 1) -> npt.NDArray[np.uint8]:
     return np.stack([np.where(inner, 255, 0), np.where((labels > 0) & ~inner, 255, 0)]).astype(np.uint8)
 
 
-def random_maps(
-    shape: tuple[int, int], rng: np.random.Generator, sigma_px: float = 3.0
-) -> npt.NDArray[np.uint8]:
+def random_maps(shape: tuple[int, int], rng: np.random.Generator, sigma_px: float = 3.0) -> npt.NDArray[np.uint8]:
     """Class maps of no particular sense: smooth noise, with seeds and foreground of every shape and size."""
 
     def smooth() -> npt.NDArray[np.float64]:

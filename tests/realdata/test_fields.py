@@ -1,0 +1,123 @@
+"""Real fields with real seams and real truth, put together again from neighbouring crops of one micrograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from PIL import Image
+
+from slidebatch.config import RunConfig
+from slidebatch.metrics import f1, matches, overlap
+from slidebatch.validate import validate
+from tests.realdata.crops import Field, assemble, groups_of_four
+from tests.support.runs import contents, labels_of, run
+
+pytestmark = pytest.mark.realdata
+
+GROUPS = ("g012", "g120", "g033")
+"""Two fluorescence fields and a stained one, 200 to 300 nuclei each."""
+
+
+@pytest.fixture(scope="module")
+def fields(realdata: Path) -> dict[str, Field]:
+    folder = realdata / "dsb2018"
+    groups = groups_of_four(folder)
+    return {name: assemble(folder, groups[name]) for name in GROUPS}
+
+
+@pytest.fixture(scope="module")
+def folder(fields: dict[str, Field], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fields as image files, their four crops each as files of their own, and their truth."""
+    root = tmp_path_factory.mktemp("fields")
+    for name in ("fields", "crops", "truth"):
+        (root / name).mkdir()
+    for name, field in fields.items():
+        Image.fromarray(field.image).save(root / "fields" / f"{name}.png")
+        tifffile.imwrite(root / "truth" / f"{name}.tif", field.truth)
+        for place, part in quarters(field).items():
+            Image.fromarray(field.image[part]).save(root / "crops" / f"{name}-{place}.png")
+    return root
+
+
+def quarters(field: Field) -> dict[str, tuple[slice, slice]]:
+    """Where the four crops of a field lie."""
+    y, x = field.crop
+    halves_y, halves_x = (slice(0, y), slice(y, 2 * y)), (slice(0, x), slice(x, 2 * x))
+    return {f"{i}{j}": (halves_y[i], halves_x[j]) for i in (0, 1) for j in (0, 1)}
+
+
+def segment(folder: Path, images: str, output: str, **sections: Any) -> Path:
+    """Run over a folder of images; the results, once they are found valid."""
+    values: dict[str, Any] = {
+        "name": output,
+        "input": {"path": str(folder / images)},
+        "tissue": {"enabled": "off"},
+        "output": {"path": str(folder / output), "chunk_px": 128, "shard_px": 256},
+        "executor": {"kind": "serial"},
+        **sections,
+    }
+    assert run(RunConfig.model_validate(values)).exit_status == 0
+    assert validate(folder / output) == []
+    return folder / output
+
+
+@pytest.fixture(scope="module")
+def tiled(folder: Path) -> Path:
+    """The shipped network on patches of 304 px around cells of 192, decoded in tiles of 128 px."""
+    return segment(folder, "fields", "tiled", tiling={"patch_px": 304, "core_px": 128, "largest_px": 64})
+
+
+@pytest.fixture(scope="module")
+def in_one(folder: Path) -> Path:
+    """The shipped network on one patch and in one tile per field."""
+    return segment(folder, "fields", "in_one", tiling={"patch_px": 752, "core_px": 1024})
+
+
+def test_a_field_equals_itself_in_one_tile(tiled: Path, in_one: Path) -> None:
+    """Cut into cells and tiles, each field gives the nuclei of one patch and one tile, to the byte."""
+    for name in GROUPS:
+        whole = labels_of(in_one, name)
+        assert whole.max() > 50
+        np.testing.assert_array_equal(labels_of(tiled, name), whole)
+        assert f1(labels_of(tiled, name), whole, 0.9) == 1.0
+    assert contents(tiled) == contents(in_one)
+
+
+def found(labels: npt.NDArray[Any], truth: npt.NDArray[Any], wanted: tuple[int, ...]) -> int:
+    """How many of the wanted nuclei of the truth are matched at IoU 0.5."""
+    return len(set(matches(labels, truth, 0.5)[:, 1].tolist()) & set(wanted))
+
+
+def test_nuclei_on_seams_are_found_whole(fields: dict[str, Field], folder: Path, tiled: Path) -> None:
+    """Of the true nuclei that crop edges cut, the field finds far more than its crops segmented one by one."""
+    crops = segment(folder, "crops", "by_crop", tiling={"patch_px": 304})
+    whole = parted = on_seams = 0
+    for name, field in fields.items():
+        pasted = np.zeros(field.truth.shape, np.int64)
+        for number, (place, part) in enumerate(quarters(field).items()):
+            labels = labels_of(crops, f"{name}-{place}").astype(np.int64)
+            pasted[part] = np.where(labels > 0, labels + 1_000_000 * number, 0)
+        on_seams += len(field.seam_labels)
+        whole += found(labels_of(tiled, name), field.truth, field.seam_labels)
+        parted += found(pasted, field.truth, field.seam_labels)
+    assert on_seams > 60
+    assert whole > parted + 0.15 * on_seams, (whole, parted, on_seams)
+
+
+def test_perfect_maps_of_real_nuclei_give_the_truth(fields: dict[str, Field], folder: Path) -> None:
+    """The dense oracle on real truth: no nucleus is merged with another or lost, none whose interior is one is split."""
+    model = {"name": "oracle", "settings": {"truth": str(folder / "truth")}}
+    decode = {"min_area_px": 1, "min_seed_px": 1, "fill_holes": False}
+    tiling = {"patch_px": 64, "core_px": 96, "largest_px": 40}
+    results = segment(folder, "fields", "perfect", model=model, decode=decode, tiling=tiling)
+    for name, field in fields.items():
+        labels = labels_of(results, name)
+        pairs = overlap(labels, field.truth)
+        main = pairs.shared_px * 2 > np.array([pairs.pred_area_px[int(p)] for p in pairs.pred])
+        assert len(set(pairs.truth[main].tolist())) == field.truth.max(), f"{name}: nuclei were merged or lost"
+        assert f1(labels, field.truth, 0.5) > 0.98
