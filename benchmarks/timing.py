@@ -40,13 +40,13 @@ class Clock:
             self.also(event)
 
 
-def config(images: Path, output: Path, **sections: Any) -> RunConfig:
+def config(images: Path, results: Path, **sections: Any) -> RunConfig:
     """A config: the shipped network, two workers of one thread; `sections` are merged over that."""
     values: dict[str, Any] = {
-        "name": output.name,
+        "name": results.name,
         "input": {"path": str(images), "kind": "slides"},
         "model": {"name": "small_unet", "device": "cpu", "threads": 1},
-        "output": {"path": str(output)},
+        "output": {"path": str(results)},
         "executor": {"kind": "local", "workers": WORKERS},
     }
     for name, section in sections.items():

@@ -145,7 +145,9 @@ def _earlier_cell(config: RunConfig) -> tuple[int, int] | None:
 
 
 def _tiling_print(config: RunConfig) -> str:
-    return digest(config.tiling.model_dump(), config.model.model_dump(), config.input.model_dump())
+    """What the choice of a patch shape depends on; other tiles must not make the networks run again."""
+    tiling = (config.tiling.patch_px, config.tiling.largest_px)
+    return digest(tiling, config.model.model_dump(), config.input.model_dump())
 
 
 @dataclass

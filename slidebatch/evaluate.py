@@ -118,7 +118,8 @@ def open_side(path: str | Path) -> Side:
         from slidebatch.results import open_results
 
         results = open_results(folder)
-        return Side(frozenset(results.slides["slide"]), lambda i: np.asarray(results.labels(i)))
+        done = results.slides.loc[results.slides["state"] == "done", "slide"]
+        return Side(frozenset(done), lambda i: np.asarray(results.labels(i)))
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name a results folder or a folder of label images.")
     files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in ENDINGS}

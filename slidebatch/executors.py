@@ -21,6 +21,7 @@ import psutil
 from distributed.diagnostics.plugin import WorkerPlugin
 from pydantic import Field, PositiveInt
 
+from slidebatch.allocator import ENVIRONMENT, keep_memory
 from slidebatch.errors import EnvironmentFault
 from slidebatch.spec import Spec
 from slidebatch.stages import Receipt, perform
@@ -53,6 +54,13 @@ class ExecutorSpec(Spec):
             return self.workers
         cores = len(os.sched_getaffinity(0)) // threads
         return max(1, min(cores, int(psutil.virtual_memory().available // WORKER_BYTES)))
+
+
+SETTINGS: dict[str, object] = {
+    # A dead worker must not fail tasks: attempt files decide who is to blame, not Dask.
+    "distributed.scheduler.allowed-failures": 1_000_000,
+    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, **ENVIRONMENT},
+}
 
 
 class IgnoreInterrupts(WorkerPlugin):
@@ -99,6 +107,9 @@ class Serial:
 
     dashboard: str | None = None
 
+    def __init__(self) -> None:
+        keep_memory()
+
     def run(self, work: str, stage: str, tasks: Sequence[int], session: str) -> Iterator[Receipt]:
         for task in tasks:
             yield perform(work, stage, task, session)
@@ -114,8 +125,7 @@ class Local:
         import dask
         from distributed import Client, LocalCluster
 
-        # A dead worker must not fail tasks: attempt files decide who is to blame, not Dask.
-        dask.config.set({"distributed.scheduler.allowed-failures": 1_000_000, "distributed.admin.tick.limit": "30s"})
+        dask.config.set(SETTINGS)
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self.workers = workers
         with _interrupts_ignored():

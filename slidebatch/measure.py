@@ -1,7 +1,9 @@
 """Stages measure and table: numbers of every nucleus, from the final labels and the image.
 
 A task measures the nuclei whose boxes start in its region, each whole, in a window that holds all their boxes.
-Positions and boxes are in level-0 pixels; `area` counts pixels of the label image.
+Positions and boxes are in level-0 pixels; `area` counts pixels of the label image. Intensities are those of the
+image as it is, not as networks see it: a nucleus with a NaN pixel in a channel has the mean NaN there, so that a
+fault of the image is seen in the table and not averaged away.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ def measure_region(job: Job, number: int, region: Box) -> Made:
 
 
 def _sums(job: Job, number: int, rows: npt.NDArray[np.int64], box: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Area, sums of y and x, and of every channel, of the nuclei `rows`: (N, 3 + C) float64, exact below 2^53."""
+    """Area, sums of y and x, and of every channel, of the nuclei `rows`: (N, 3 + C) float64.
+
+    Exact below 2^53 for integer images. A NaN pixel of a float image makes the sum of its nucleus and channel NaN.
+    """
     slide = job.at(number)
     if not len(rows):
         return np.zeros((0, 3 + len(slide.names)))

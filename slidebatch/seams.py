@@ -136,8 +136,7 @@ def _alone(tile: Tile, grid: TileGrid, shape: Shape) -> Box:
 
 def _within(box: npt.NDArray[np.int32], outer: Box) -> npt.NDArray[np.bool_]:
     low, high = np.array([outer.y0, outer.x0]), np.array([outer.y1, outer.x1])
-    inside: npt.NDArray[np.bool_] = ((box[:, :2] >= low) & (box[:, 2:] <= high)).all(axis=1)
-    return inside
+    return np.asarray(((box[:, :2] >= low) & (box[:, 2:] <= high)).all(axis=1))
 
 
 def _without_masks(table: Instances) -> Instances:

@@ -16,7 +16,7 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 
 FLOORS = {
     0: {"ensemble"},
-    1: {"errors", "geometry", "instances", "spec", "events"},
+    1: {"allocator", "errors", "geometry", "instances", "spec", "events"},
     2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff"},
     3: {"slides", "store", "models"},
     4: {

@@ -172,3 +172,17 @@ def test_an_overview_reads_the_smallest_level_that_is_enough(tmp_path: Path) -> 
     assert step_px == 4.0
     assert found[0].min() == 2000.0  # level 2 adds 1000 to y for each level
     assert overview(slide, None, 240_000)[1] == 2.0
+
+
+def test_pixels_that_are_not_finite_count_for_nothing_in_an_overview(tmp_path: Path) -> None:
+    """A block with NaN or infinite pixels is the mean of its others; one of nothing else is NaN."""
+    pixels = np.arange(48, dtype=np.float32).reshape(6, 8)
+    pixels[0, 0], pixels[3, 5] = np.nan, np.inf
+    pixels[4:, 6:] = np.nan
+    tifffile.imwrite(tmp_path / "float.tif", pixels, photometric="minisblack")
+    found, step_px = overview(open_slide(one_file(tmp_path / "float.tif")), None, 12)
+    blocks = np.where(np.isfinite(pixels), pixels, np.nan).reshape(3, 2, 4, 2).swapaxes(1, 2).reshape(3, 4, 4)
+    expected = [[np.nanmean(b) if np.isfinite(b).any() else np.nan for b in row] for row in blocks]
+    assert step_px == 2.0
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+    assert np.isnan(found[0]).sum() == 1

@@ -170,7 +170,16 @@ def test_focus_planes_in_files_of_their_own_form_a_stack(tmp_path: Path) -> None
     (tmp_path / "A01_x_z2.tif").unlink()
     found = by_pattern(tmp_path, pattern)
     assert (ids(found), found.faults[0].slide) == (["A02"], "A01")
-    assert "focus planes" in found.faults[0].sentence
+    assert "channel x lacks focus plane 2 of 1, 2, 10" in found.faults[0].sentence
+
+
+def test_a_file_without_a_plane_beside_planes_is_named(tmp_path: Path) -> None:
+    """A manifest that gives some files of an image a focus plane and others none quarantines the image."""
+    touch(tmp_path, "a.tif", "b.tif", "c.tif")
+    (tmp_path / "m.csv").write_text("path,well,z\na.tif,A1,1\nb.tif,A1,2\nc.tif,A1,\n")
+    found = find(InputSpec(manifest=str(tmp_path / "m.csv")))
+    assert not found.sources
+    assert "without a focus plane beside" in found.faults[0].sentence
 
 
 def test_time_series_are_refused_by_name(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from slidebatch.decode import DecodeSpec, decode_dense
 from slidebatch.errors import ConfigError
 from slidebatch.geometry import whole
 from slidebatch.metrics import dsb_score, equal_up_to_renaming
+from slidebatch.models.small_unet import SmallUNet
 from slidebatch.models.spec import ModelSpec
-from slidebatch.training import loop, train
+from slidebatch.training import export, loop, train
 from slidebatch.training.crops import Crops
 from slidebatch.training.dataset import load, read_column, split
 from slidebatch.training.score import decoded, whole_maps
@@ -193,6 +194,23 @@ def test_learning_rate_warms_up_and_falls(dataset):
     assert max(rates) == rates[9] == rates[10] == long.learning_rate
     assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.01 * long.learning_rate
+
+
+def test_calibration_moves_the_biases_alone(dataset):
+    """Calibrated weights answer what the shifted logits say, at least as well as before; no other weight moves."""
+    torch.manual_seed(0)
+    network, before = SmallUNet(), SmallUNet()
+    before.load_state_dict(network.state_dict())
+    held = load(str(dataset), ["x01", "x05"])
+    mix = {"fluorescence": 1.0}
+    shift = export.calibrate(network, held, mix)
+    maps = [whole_maps(loop.forward_of(network), e, *loop.reach()) for e in held]
+    logits = whole_maps(loop.logits_of(before), held[0], *loop.reach())
+    assert np.abs(export.shifted(logits, shift).astype(int) - maps[0]).max() <= 1
+    plain = [whole_maps(loop.forward_of(before), e, *loop.reach()) for e in held]
+    assert export.weighted_score(maps, held, mix) >= export.weighted_score(plain, held, mix)
+    moved = [k for k, v in network.state_dict().items() if not torch.equal(v, before.state_dict()[k])]
+    assert set(moved) <= {"head.bias"}
 
 
 def test_train_exports_a_network_that_runs(dataset, tmp_path):

@@ -33,7 +33,6 @@ class CardFile(Spec):
     maps          class maps it leaves, background left out
     mpp           micrometres per pixel of the training images, diameter_um their typical nucleus
     sha256        of the weights file; None in a card that travels inside it
-    decode        settings of the decoder, chosen on held-out training groups
     training, scores, licence   for the reader
     """
 
@@ -46,7 +45,6 @@ class CardFile(Spec):
     margin_px: int = Field(ge=0)
     stride_px: int = Field(ge=1)
     sha256: str | None = None
-    decode: dict[str, float] = Field(default={})
     training: dict[str, Any] = Field(default={})
     scores: dict[str, Any] = Field(default={})
     licence: str = ""

@@ -1,6 +1,7 @@
 """Reading images: one door to every format, lazy, by window, any pyramid level.
 
 slide.py      the door, `Slide`             tiff*.py     TIFF, SVS, OME-TIFF (tifffile)
+stack.py      z planes in separate files
 grid.py       the plan's grid               omezarr.py   OME-Zarr images (zarr)
 reduced.py    a small picture of it all     picture.py   PNG, JPEG (imagecodecs)
 staging.py    copies for what has no window vendor.py    OpenSlide's formats (extra `wsi`)

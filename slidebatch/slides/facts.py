@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -150,6 +151,15 @@ def _step(base_px: int, level_px: int) -> float:
     whole = round(base_px / level_px)
     fits = whole >= 1 and level_px in (base_px // whole, -(-base_px // whole))
     return float(whole) if fits else base_px / level_px
+
+
+def common_levels(images: Sequence[Facts]) -> tuple[Level, ...]:
+    """The levels that images of equal level 0 share, finest first, up to the first one that differs.
+
+    What comes after that is left out: a level has the same number in all of them.
+    """
+    groups = zip(*(image.levels for image in images), strict=False)
+    return tuple(group[0] for group in takewhile(lambda group: len(set(group)) == 1, groups))
 
 
 def unique_names(names: Iterable[str | None], count: int) -> tuple[str, ...]:

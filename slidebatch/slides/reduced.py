@@ -21,7 +21,8 @@ def overview(
     """The slide reduced to at most `most_px` pixels a channel.
 
     Taken from the smallest level with at least a quarter of `most_px` pixels (level 0 if none has), reduced
-    by the mean over blocks of f x f level pixels; a block that the edge cuts is the mean of what there is.
+    by the mean over blocks of f x f level pixels; a block that the edge cuts is the mean of what there is, and
+    so is one with NaN or infinite pixels (a block of nothing else is NaN).
 
     returns  (C, y, x) float32 in the slide's own values, and the level-0 pixels per overview pixel
     errors   as `Slide.read`; ValueError for `most_px` below 1
@@ -65,10 +66,16 @@ def _block_means(pixels: npt.NDArray[np.generic], factor: int) -> npt.NDArray[np
     """(C, Y, X) -> (C, ceil(Y / factor), ceil(X / factor)) means."""
     if factor == 1:
         return pixels.astype(np.float32)
-    total = _every(_every(pixels, factor, axis=1), factor, axis=2)
-    heights, widths = _block_sizes(pixels.shape[1], factor), _block_sizes(pixels.shape[2], factor)
-    means: npt.NDArray[np.float32] = (total / (heights[:, None] * widths)).astype(np.float32)
-    return means
+    count = _block_sizes(pixels.shape[1], factor)[:, None] * _block_sizes(pixels.shape[2], factor)
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        finite = np.isfinite(pixels)
+        pixels, count = np.where(finite, pixels, 0), _sums(finite, factor)
+    total = _sums(pixels, factor)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0).astype(np.float32)
+
+
+def _sums(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[np.float64]:
+    return _every(_every(pixels, factor, axis=1), factor, axis=2)
 
 
 def _every(pixels: npt.NDArray[Any], factor: int, axis: int) -> npt.NDArray[np.float64]:

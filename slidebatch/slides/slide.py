@@ -17,6 +17,7 @@ from slidebatch.slides.facts import Facts, Level, Reader, Window
 from slidebatch.slides.omezarr import ZarrImage, is_zarr
 from slidebatch.slides.picture import JPEG_MAGIC, PNG_MAGIC, Picture
 from slidebatch.slides.source import Source, SourceFile
+from slidebatch.slides.stack import Files, FocusStack, files_of, image_files
 from slidebatch.slides.staging import StagedImage
 from slidebatch.slides.tiff import MAGICS, open_tiff
 from slidebatch.slides.tiff_layout import Unsupported
@@ -30,7 +31,7 @@ ZChoice = Literal["max"] | int | None
 
 @dataclass(frozen=True)
 class Slide:
-    """One image, of one file or of one file per channel; made by `open_slide`, closed by `close`.
+    """One image, of one file, one per channel, or one per channel and z plane; made by `open_slide`.
 
     levels    finest first; `shape` is that of level 0
     mpp       micrometres per level-0 pixel; None: nobody says
@@ -119,20 +120,22 @@ class Slide:
 def open_slide(source: Source, z: ZChoice = "max", staged: str | None = None) -> Slide:
     """Open an image lazily: its metadata is read now, its pixels when they are asked for.
 
-    z       "max": the maximum of all planes; a number: that plane; None: the image must have one plane
+    z       "max": the maximum of all planes; a number: that plane, counted from 0 in ascending z, whether the
+            planes lie in one file or in one each; None: the image must have one plane
     staged  folder for copies of images that cannot be read by window (see `staging`); None: those are refused
     errors  InputError for a missing, broken or unsuitable file; EnvironmentFault for a failing disk or mount
     """
     if not source.files:
         raise InputError(f"slide {source.slide}: names no file; give at least one")
-    readers = tuple(_checked(_reader(file), file, z, staged) for file in source.files)
+    images = image_files(source)
+    readers = tuple(_image(files, z, staged) for files in images)
     told = [reader.facts for reader in readers]
     _refuse_mismatch(readers)
     return Slide(
         source=source,
-        levels=_common_levels(told),
-        mpp=source.mpp if source.mpp is not None else _file_mpp(readers),
-        channels=_channel_names(source, told),
+        levels=facts.common_levels(told),
+        mpp=source.mpp if source.mpp is not None else _file_mpp([f for r in readers for f in files_of(r)]),
+        channels=_channel_names([files[0].channel for files in images], told),
         rgb=len(told) == 1 and told[0].rgb,
         dtype=told[0].dtype,
         vendor=any(t.vendor for t in told),
@@ -140,6 +143,15 @@ def open_slide(source: Source, z: ZChoice = "max", staged: str | None = None) ->
         staged=staged,
         _readers=readers,
     )
+
+
+def _image(files: Files, z: ZChoice, staged: str | None) -> Reader:
+    """The reader of one file, or of the focus stack that several are."""
+    readers = [_of_one_channel(_reader(file), file) for file in files]
+    if files[0].z is None:
+        return _by_window(_with_depth(readers[0], z), staged)
+    _with_depth(FocusStack(readers), z)  # before any plane is staged, and only planes that will be read are
+    return FocusStack([r if z not in ("max", i) else _by_window(r, staged) for i, r in enumerate(readers)])
 
 
 def _reader(file: SourceFile) -> Reader:
@@ -174,23 +186,32 @@ def _file_reader(path: str, head: bytes) -> Reader:
         return open_vendor(path, str(reason))
 
 
-def _checked(reader: Reader, file: SourceFile, z: ZChoice, staged: str | None) -> Reader:
-    told = reader.facts
-    if file.channel is not None and len(told.channels) != 1:
-        found = f"holds {len(told.channels)} channels, expected one ({file.channel})"
-        facts.fail(file.path, found, "write one channel to a file, or give the file without a channel name")
-    if z is None and told.depth > 1:
-        facts.fail(file.path, f"has {told.depth} z planes, expected one", 'set input.z to "max" or a plane')
-    if isinstance(z, int) and not 0 <= z < told.depth:
-        found = f"has {told.depth} z planes, so there is no plane {z}"
-        facts.fail(file.path, found, f'set input.z to "max" or to 0..{told.depth - 1}')
+def _of_one_channel(reader: Reader, file: SourceFile) -> Reader:
+    count = len(reader.facts.channels)
+    if file.channel is not None and count != 1:
+        found = f"holds {count} channels, expected one ({file.channel})"
+        facts.fail(reader.path, found, "write one channel to a file, or give the file without a channel name")
+    return reader
+
+
+def _by_window(reader: Reader, staged: str | None) -> Reader:
     why = reader.unreadable()
     if why is None:
         return reader
     if staged is None:
-        found = f"cannot be read by window ({why}) and is {told.decoded_bytes} bytes decoded"
-        facts.fail(file.path, found, "give a folder to stage it in, or write it as a tiled TIFF")
+        found = f"cannot be read by window ({why}) and is {reader.facts.decoded_bytes} bytes decoded"
+        facts.fail(reader.path, found, "give a folder to stage it in, or write it as a tiled TIFF")
     return StagedImage(reader, staged)
+
+
+def _with_depth(reader: Reader, z: ZChoice) -> Reader:
+    depth = reader.facts.depth
+    if z is None and depth > 1:
+        facts.fail(reader.path, f"has {depth} z planes, expected one", 'set input.z to "max" or a plane')
+    if isinstance(z, int) and not 0 <= z < depth:
+        found = f"has {depth} z plane{'s' if depth > 1 else ''}, so there is no plane {z}"
+        facts.fail(reader.path, found, f'set input.z to "max" or to 0..{depth - 1}')
+    return reader
 
 
 def _refuse_mismatch(readers: Sequence[Reader]) -> None:
@@ -206,24 +227,11 @@ def _refuse_mismatch(readers: Sequence[Reader]) -> None:
                 facts.fail(other.path, found_words, "give channels of one and the same field")
 
 
-def _common_levels(told: Sequence[Facts]) -> tuple[Level, ...]:
-    # Levels that every file has; level 0 is checked to be the same.
-    levels = [group[0] for group in zip(*(t.levels for t in told), strict=False) if len(set(group)) == 1]
-    return tuple(levels)
-
-
-def _channel_names(source: Source, told: Sequence[Facts]) -> tuple[str, ...]:
-    if len(told) == 1 and source.files[0].channel is None:
+def _channel_names(given: Sequence[str | None], told: Sequence[Facts]) -> tuple[str, ...]:
+    if len(told) == 1 and given[0] is None:
         return told[0].channels
-    named = [
-        (file.channel,) if file.channel is not None else facts_of.channels
-        for file, facts_of in zip(source.files, told, strict=True)
-    ]
+    named = [(name,) if name is not None else one.channels for name, one in zip(given, told, strict=True)]
     names = [name for group in named for name in group]
-    given = [file.channel for file in source.files if file.channel is not None]
-    twice = sorted({name for name in given if given.count(name) > 1})
-    if twice:
-        raise InputError(f"slide {source.slide}: two files for channel {twice[0]!r}; give one for each")
     return facts.unique_names(names, len(names))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from slidebatch.sources.names import natural, safe, stem, unique
 from slidebatch.sources.pattern import Pattern, compile_pattern, preset
 from slidebatch.sources.plates import is_plate, plate_records
 from slidebatch.sources.records import Record, canonical, join
+from slidebatch.sources.series import series
 from slidebatch.sources.spec import Fault, Found, InputSpec
 from slidebatch.sources.tables import join_facts, manifest_records
 
@@ -148,14 +150,17 @@ def _by_path(spec: InputSpec) -> Found:
 
 
 def _slides(paths: Sequence[str], spec: InputSpec) -> tuple[Source, ...]:
-    """One source per image, in natural order of their paths."""
+    """One source per image, in natural order of their paths, and of the images inside a file in their order."""
     if not paths:
         return ()
-    ordered = sorted(paths, key=natural)
-    root = os.path.commonpath([os.path.dirname(p) for p in ordered])
-    origins = [os.path.relpath(p, root).replace(os.sep, "/") for p in ordered]
-    ids = unique([safe(stem(p)) for p in ordered], origins)
-    return tuple(Source(slide, (SourceFile(path),), mpp=spec.mpp) for slide, path in zip(ids, ordered, strict=True))
+    ordered = [(path, inner) for path in sorted(paths, key=natural) for inner in series(path) or [""]]
+    several = Counter(path for path, _ in ordered)
+    root = os.path.commonpath([os.path.dirname(p) for p, _ in ordered])
+    origins = [os.path.relpath(os.path.join(p, inner), root).replace(os.sep, "/") for p, inner in ordered]
+    names = [stem(p) + (f"_{inner}" if several[p] > 1 else "") for p, inner in ordered]
+    ids = unique([safe(name) for name in names], origins)
+    files = [SourceFile(path, inner) for path, inner in ordered]
+    return tuple(Source(slide, (file,), mpp=spec.mpp) for slide, file in zip(ids, files, strict=True))
 
 
 def _restricted(found: Found, spec: InputSpec) -> Found:

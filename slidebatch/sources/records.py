@@ -147,10 +147,23 @@ def _wrong(group: _Group, channels: Sequence[str]) -> str | None:
     missing = [c for c in channels if c not in {channel for channel, _ in seen}]
     if missing:
         return f"channel {_some(missing)} is missing of {_some(channels)}; restore it or narrow input.path"
-    planes = {c: tuple(sorted(z for channel, z in seen if channel == c)) for c in channels}
-    if len(set(planes.values())) > 1:
-        return "its channels have different focus planes; restore the missing files"
-    return _wrong_mpp(group)
+    return _wrong_planes(group) or _wrong_mpp(group)
+
+
+def _wrong_planes(group: _Group) -> str | None:
+    every = group.values("z")
+    if len(every) < 2:
+        return None
+    for channel in sorted({r.fields.get("channel", "") for r in group.records}, key=natural):
+        there = {r.fields.get("z") for r in group.records if r.fields.get("channel", "") == channel}
+        of = f"channel {channel}" if channel else "the image"
+        missing = [z for z in every if z not in there]
+        if missing:
+            lacks = f"{of} lacks focus plane {_some(missing)} of {_some(every)}"
+            return f"{lacks}, which other channels have; restore the missing files"
+        if None in there:
+            return f"{of} has a file without a focus plane beside files with one; remove one or the others"
+    return None
 
 
 def _wrong_mpp(group: _Group) -> str | None:
@@ -187,11 +200,8 @@ def _source(slide: str, group: _Group, mpp: float | None) -> Source:
 
 
 def _file(record: Record, stacked: bool) -> SourceFile:
-    channel = record.fields.get("channel")
-    if not stacked:
-        return SourceFile(record.path, record.inner, channel)
-    # A plane of a stack needs a channel's name: planes are found by it.
-    return SourceFile(record.path, record.inner, channel or "0", z=int(record.fields["z"]))
+    z = int(record.fields["z"]) if stacked else None
+    return SourceFile(record.path, record.inner, record.fields.get("channel"), z)
 
 
 def _facts(group: _Group) -> tuple[tuple[str, str], ...]:

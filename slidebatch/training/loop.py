@@ -13,11 +13,13 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -149,10 +151,21 @@ def reach() -> tuple[int, int]:
     return Architecture().margin_px, Architecture().stride_px
 
 
-def forward_of(network: SmallUNet) -> Forward:
+def forward_of(network: SmallUNet) -> Forward[np.uint8]:
     """The network as a function of arrays, in eval mode."""
     network.eval()
     return lambda patches: class_maps(network, patches)
+
+
+def logits_of(network: SmallUNet) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """The same before the softmax: (N, 3, Y, X) float32 -> (N, 3, Y, X) float32, background first."""
+    network.eval()
+
+    @torch.inference_mode()
+    def logits(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return network(torch.from_numpy(patches)).numpy()
+
+    return logits
 
 
 # Checkpoints

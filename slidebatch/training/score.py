@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,15 @@ from slidebatch.metrics import dsb_score
 from slidebatch.training.dataset import Example
 
 Maps = npt.NDArray[np.uint8]
-Forward = Callable[[npt.NDArray[np.float32]], Maps]
-"""(1, 3, Y, X) float32 in 0..1 -> (1, K, Y, X) uint8; Y and X multiples of the stride."""
+T = TypeVar("T", np.uint8, np.float32)
+Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[T]]
+"""(1, 3, Y, X) float32 in 0..1 -> (1, K, Y, X); Y and X multiples of the stride."""
 
 DEFAULT = DecodeSpec.model_validate({})
 
 
-def whole_maps(forward: Forward, example: Example, margin_px: int, stride_px: int) -> Maps:
-    """Class maps (K, Y, X) of a whole image, mirrored beyond its edges as the engine mirrors a slide."""
+def whole_maps(forward: Forward[T], example: Example, margin_px: int, stride_px: int) -> npt.NDArray[T]:
+    """What a network answers (K, Y, X) for a whole image, mirrored beyond its edges as the engine does."""
     image = example.normalised()
     height, width = image.shape[1:]
     before = -(-margin_px // stride_px) * stride_px
@@ -45,7 +47,7 @@ def painted(found: Instances, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
 
 
 def held_out_score(
-    forward: Forward,
+    forward: Forward[np.uint8],
     examples: Sequence[Example],
     margin_px: int,
     stride_px: int,

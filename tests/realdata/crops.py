@@ -33,6 +33,10 @@ class Field:
     crop: tuple[int, int]
     seam_labels: tuple[int, ...]
 
+    def area_px(self, label: int) -> int:
+        """Pixels of a true nucleus."""
+        return int((self.truth == label).sum())
+
 
 def groups_of_four(folder: Path) -> dict[str, list[str]]:
     """Image ids of the groups that hold exactly four crops."""

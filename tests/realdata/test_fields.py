@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from slidebatch.config import RunConfig
-from slidebatch.metrics import f1, matches, overlap
+from slidebatch.metrics import f1, overlap
 from slidebatch.validate import validate
 from tests.realdata.crops import Field, assemble, groups_of_four
 from tests.support.runs import contents, labels_of, run
@@ -88,13 +88,16 @@ def test_a_field_equals_itself_in_one_tile(tiled: Path, in_one: Path) -> None:
     assert contents(tiled) == contents(in_one)
 
 
-def found(labels: npt.NDArray[Any], truth: npt.NDArray[Any], wanted: tuple[int, ...]) -> int:
-    """How many of the wanted nuclei of the truth are matched at IoU 0.5."""
-    return len(set(matches(labels, truth, 0.5)[:, 1].tolist()) & set(wanted))
+def in_one_piece(labels: npt.NDArray[Any], field: Field) -> int:
+    """How many true nuclei on seams are found by exactly one nucleus, others counting from a tenth of the area."""
+    pairs = overlap(labels, field.truth)
+    area = np.array([field.area_px(int(t)) for t in pairs.truth])
+    pieces = np.bincount(pairs.truth[pairs.shared_px * 10 >= area], minlength=int(field.truth.max()) + 1)
+    return int((pieces[list(field.seam_labels)] == 1).sum())
 
 
-def test_nuclei_on_seams_are_found_whole(fields: dict[str, Field], folder: Path, tiled: Path) -> None:
-    """Of the true nuclei that crop edges cut, the field finds far more than its crops segmented one by one."""
+def test_nuclei_on_seams_are_found_in_one_piece(fields: dict[str, Field], folder: Path, tiled: Path) -> None:
+    """True nuclei that crop edges cut are one nucleus in the field, and pieces where crops are segmented alone."""
     crops = segment(folder, "crops", "by_crop", tiling={"patch_px": 304})
     whole = parted = on_seams = 0
     for name, field in fields.items():
@@ -103,21 +106,21 @@ def test_nuclei_on_seams_are_found_whole(fields: dict[str, Field], folder: Path,
             labels = labels_of(crops, f"{name}-{place}").astype(np.int64)
             pasted[part] = np.where(labels > 0, labels + 1_000_000 * number, 0)
         on_seams += len(field.seam_labels)
-        whole += found(labels_of(tiled, name), field.truth, field.seam_labels)
-        parted += found(pasted, field.truth, field.seam_labels)
-    assert on_seams > 60
-    assert whole > parted + 0.15 * on_seams, (whole, parted, on_seams)
+        whole += in_one_piece(labels_of(tiled, name), field)
+        parted += in_one_piece(pasted, field)
+    assert on_seams > 30
+    assert whole > 0.75 * on_seams
+    assert parted < 0.5 * on_seams
 
 
 def test_perfect_maps_of_real_nuclei_give_the_truth(fields: dict[str, Field], folder: Path) -> None:
-    """The dense oracle on real truth: no nucleus is merged with another or lost, none whose interior is one is split."""
+    """The dense oracle on real truth: no nucleus is merged, split or lost in any tile."""
     model = {"name": "oracle", "settings": {"truth": str(folder / "truth")}}
     decode = {"min_area_px": 1, "min_seed_px": 1, "fill_holes": False}
     tiling = {"patch_px": 64, "core_px": 96, "largest_px": 40}
-    results = segment(folder, "fields", "perfect", model=model, decode=decode, tiling=tiling)
+    only = {"path": str(folder / "fields"), "channels": ["R"]}  # the oracle takes one channel, and looks at none
+    results = segment(folder, "fields", "perfect", input=only, model=model, decode=decode, tiling=tiling)
     for name, field in fields.items():
         labels = labels_of(results, name)
-        pairs = overlap(labels, field.truth)
-        main = pairs.shared_px * 2 > np.array([pairs.pred_area_px[int(p)] for p in pairs.pred])
-        assert len(set(pairs.truth[main].tolist())) == field.truth.max(), f"{name}: nuclei were merged or lost"
-        assert f1(labels, field.truth, 0.5) > 0.98
+        assert labels.max() == field.truth.max()
+        assert f1(labels, field.truth, 0.9) == 1.0, name

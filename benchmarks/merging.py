@@ -1,0 +1,167 @@
+"""What merging costs beside writing the result, and whether it is exact, on a dense touching field.
+
+    python benchmarks/merging.py [--quick]
+
+At least 200,000 touching nuclei, 20 px apart, whose class maps come from the dense oracle. Maps are made once
+and kept; then the stages that follow (decode, seams, paint, pyramid, measure, table) are run again and again
+with two workers, each time beside two processes that write the very same finished labels and pyramid with zarr
+alone: same codec, chunks and shards, arrays in memory. `measure` is listed, and not counted into the ratio of
+the bar (shards of nuclei + seams + painting + pyramid + table); the ratio with it stands beside.
+
+Exact means: every true nucleus has exactly one partner (IoU above 0.5) among the final labels, and each of
+those has one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from images import touching_field, write_plain, write_truth
+from timing import WORKERS, arguments, config, median, row, spread, timed
+
+from slidebatch.geometry import Box
+from slidebatch.plan import level_shape
+from slidebatch.store import create_array
+from slidebatch.tiling import parts
+
+SPACING_PX = 20
+SIDE_PX, QUICK_PX = 9400, 700
+PATIENCE_S = 600
+
+Labels = npt.NDArray[np.integer[Any]]
+
+
+def matches(truth: Labels, found: Labels) -> dict[str, int]:
+    """How many true nuclei were lost, merged and split, how many are invented, and pixels that differ."""
+    area_t, area_f = np.bincount(truth.ravel()), np.bincount(found.ravel())
+    both = (truth > 0) & (found > 0)
+    pair, shared = np.unique(truth[both].astype(np.int64) << 32 | found[both].astype(np.int64), return_counts=True)
+    t, f = pair >> 32, pair & 0xFFFFFFFF
+    iou = shared / (area_t[t] + area_f[f] - shared)
+    hit = iou > 0.5
+    true_ids, found_ids = np.flatnonzero(area_t[1:]) + 1, np.flatnonzero(area_f[1:]) + 1
+    # A nucleus holds another's share where more than half of that other lies in it.
+    inside_found = np.bincount(f[shared > area_t[t] / 2], minlength=len(area_f))
+    inside_true = np.bincount(t[shared > area_f[f] / 2], minlength=len(area_t))
+    return {
+        "true": len(true_ids),
+        "found": len(found_ids),
+        "lost": len(np.setdiff1d(true_ids, t[hit])),
+        "invented": len(np.setdiff1d(found_ids, f[hit])),
+        "merged": int((inside_found > 1).sum()),
+        "split": int((inside_true > 1).sum()),
+        "differing pixels": int(((truth > 0) != (found > 0)).sum() + (shared[~hit]).sum()),
+    }
+
+
+def final_labels(results: Path, level: int) -> Labels:
+    """A level of the finished label image."""
+    return np.asarray(zarr.open_array(str(results / "labels.zarr" / "field" / str(level)), mode="r")[:])
+
+
+def again(results: Path) -> None:
+    """Take away all results but the maps and what comes before them."""
+    for path in (results / "labels.zarr", results / "instances", results / "work" / "finished"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def alone(folder: Path, out: Path, tasks: list[tuple[int, Box]], turn: Any, barrier: Any, times: Any) -> None:
+    """A process that writes regions of finished levels, which it holds in memory, as long as any are left."""
+    levels = {level: np.load(folder / f"{level}.npy") for level, _ in tasks}
+    arrays = {level: zarr.open_array(str(out / str(level)), mode="r+") for level in levels}
+    barrier.wait()
+    begun = time.perf_counter()
+    while True:
+        with turn.get_lock():
+            i = turn.value
+            turn.value += 1
+        if i >= len(tasks):
+            break
+        level, region = tasks[i]
+        arrays[level][region.slices()] = levels[level][region.slices()]
+    times.put((begun, time.perf_counter()))
+
+
+def zarr_s(folder: Path, out: Path, shapes: list[tuple[int, int]], chunk_px: int, shard_px: int) -> float:
+    """Seconds in which two processes write all levels with zarr alone."""
+    tasks = []
+    for level, shape in enumerate(shapes):
+        create_array(out / str(level), shape, "uint32", (chunk_px,) * 2, (shard_px,) * 2, ("y", "x"))
+        tasks += [(level, region) for region in parts(shape, (shard_px, shard_px))]
+    spawn = multiprocessing.get_context("spawn")
+    turn, barrier, times = spawn.Value("i", 0), spawn.Barrier(WORKERS), spawn.Queue()
+    asked = (folder, out, tasks, turn, barrier, times)
+    processes = [spawn.Process(target=alone, args=asked) for _ in range(WORKERS)]
+    for process in processes:
+        process.start()
+    found = [times.get(timeout=PATIENCE_S) for _ in processes]
+    for process in processes:
+        process.join()
+    shutil.rmtree(out)
+    return max(end for _, end in found) - min(start for start, _ in found)
+
+
+def settle_config(folder: Path) -> Any:
+    """The oracle's run on the field."""
+    return config(
+        folder / "images",
+        folder / "results",
+        model={"name": "oracle", "settings": {"truth": str(folder / "truth")}},
+        tissue={"enabled": "off"},
+        tiling={"patch_px": 1024},
+        output={"keep_maps": True},
+    )
+
+
+def main() -> None:
+    """Print the exactness, the ratio, and the seconds of every stage."""
+    options = arguments(__doc__).parse_args()
+    side = QUICK_PX if options.quick else SIDE_PX
+    with tempfile.TemporaryDirectory(dir=options.folder) as made:
+        folder = Path(made)
+        truth = touching_field(side, SPACING_PX)
+        write_truth(folder / "truth", "field", truth)
+        write_plain(folder / "images" / "field.tif", truth.shape)
+        settings = settle_config(folder)
+        infer_s = timed(settings).stages["infer"]
+        told = matches(truth, final_labels(folder / "results", 0))
+        print(", ".join(f"{name}: {value}" for name, value in told.items()))
+        levels = len(list((folder / "results" / "labels.zarr" / "field").glob("[0-9]*")))
+        shapes = [level_shape(truth.shape, level) for level in range(levels)]
+        for level in range(levels):
+            np.save(folder / f"{level}.npy", final_labels(folder / "results", level))
+        stages, writes = [], []
+        for _ in range(options.repeats):
+            again(folder / "results")
+            stages.append(timed(settings).stages)
+            spec = settings.output
+            writes.append(zarr_s(folder, folder / "alone", shapes, spec.chunk_px, spec.shard_px))
+        report(stages, writes, infer_s)
+
+
+def report(stages: list[dict[str, float]], writes: list[float], infer_s: float) -> None:
+    """Rows of stages, then the ratios."""
+    after = [name for name in stages[0] if name not in {"prepare", "infer"}]
+    row("stage", "s", "over zarr alone")
+    row("---", "---", "---")
+    for name in after:
+        took = [s[name] for s in stages]
+        row(name, spread(took), f"{median(took) / median(writes):.2f}")
+    row("zarr alone", spread(writes), "1.00")
+    counted = [sum(s[n] for n in after if n != "measure") for s in stages]
+    measured = [sum(s[n] for n in after) for s in stages]
+    bar = [a / b for a, b in zip(counted, writes, strict=True)]
+    both = [a / b for a, b in zip(measured, writes, strict=True)]
+    print(f"\nmerging over zarr alone {spread(bar)}, bar 2.5; with measure {spread(both)}; infer {infer_s:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A real 96-well plate, by the command that a user gives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slidebatch
+from slidebatch.validate import validate
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+
+ROWS, COLUMNS = "ABCDEFGH", range(1, 13)
+
+
+@pytest.fixture(scope="module")
+def plate(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the whole plate."""
+    results = tmp_path_factory.mktemp("plate") / "results"
+    folder = realdata / "plate_sbs"
+    facts = folder / "1049_Metadata.csv"
+    keys = {"input.path": folder, "input.facts": facts, "output.path": results}
+    command = [sys.executable, "-m", "slidebatch", "run", "conf/plate_files.yaml"]
+    command += [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert str(results) in ended.stdout
+    return results
+
+
+def test_all_wells_are_done_and_valid(plate: Path) -> None:
+    """One command segments all 96 wells; the result is a valid OME-Zarr plate whose raster and tables agree."""
+    assert validate(plate) == []
+    slides = slidebatch.open_results(plate).slides
+    assert list(slides["state"]) == ["done"] * 96
+    assert list(slides["well"]) == [f"{row}{column:02d}" for row in ROWS for column in COLUMNS]
+
+
+def test_nuclei_are_counted_and_measured_per_well(plate: Path, realdata: Path) -> None:
+    """The nuclei number about what thresholding finds (16,700), each with its well and the means of both channels."""
+    table = slidebatch.open_results(plate).instances()
+    assert 10_000 < len(table) < 25_000
+    assert table["well"].nunique() == 96
+    assert table.groupby("well").size().min() > 30
+    for name in ("mean_1", "mean_2"):
+        assert table[name].between(0, 255).all()
+    stained = np.asarray(slidebatch.open_results(plate).image("A01")[1])
+    assert table.loc[table["well"] == "A01", "mean_2"].mean() > 1.5 * np.median(stained)
+
+
+def test_facts_of_the_wells_come_with_them(plate: Path, realdata: Path) -> None:
+    """Dose and control of every well stand in the table of slides as the CSV gives them."""
+    slides = slidebatch.open_results(plate).slides.set_index("well")
+    with open(realdata / "plate_sbs" / "1049_Metadata.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 96
+    for row in rows:
+        told = slides.loc[f"{row['Row']}{row['Column']}"]
+        assert float(told["SBS_Doses"]) == float(row["SBS_Doses"])
+        assert int(told["SBS_Controls"]) == int(row["SBS_Controls"])
