@@ -98,10 +98,10 @@ def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
     """
     results = Path(config.output.path).absolute()
     _refuse_foreign(results)
-    with disk_faults(), lease(results / "work"):
+    with disk_faults():
         preview = plan(config)
-        driver = Driver(results / "work", preview.planned, config, on_event)
-        return driver.run()
+        with lease(results / "work"):
+            return Driver(results / "work", preview.planned, config, on_event).run()
 
 
 def status(path: Path) -> Status:
@@ -211,7 +211,7 @@ class Driver:
 
     def _write_manifest(self, state: str) -> None:
         told = manifest(self.job, state, self.config.model_dump(mode="json"), self._failures())
-        write_json(self.work.parent / "manifest.json", told)
+        write_json(self.work.parent / "manifest.json", told, durable=True)
 
     def _stage(self, executor: Executor, stage: str) -> None:
         """Run one stage to its end."""

@@ -239,7 +239,7 @@ def _pack(labels, foreground, label, box, offset, cut, fill):  # type: ignore[no
     for i in range(n):
         y0, x0, y1, x1 = box[i]
         crop = labels[y0:y1, x0:x1] == label[i]
-        if fill and cut[i] == 0:
+        if fill and cut[i] == 0 and _concave(crop):
             _fill(crop, labels[y0:y1, x0:x1])
         k = offset[i] * 8
         for y in range(y1 - y0):
@@ -250,6 +250,21 @@ def _pack(labels, foreground, label, box, offset, cut, fill):  # type: ignore[no
                     total[i] += foreground[y0 + y, x0 + x]
                 k += 1
     return bits, area, total
+
+
+@njit(nogil=True, cache=True)
+def _concave(crop):  # type: ignore[no-untyped-def]
+    """Whether some row has background between foreground: without such a row there is no hole to fill."""
+    for y in range(crop.shape[0]):
+        turns = 0
+        before = False
+        for x in range(crop.shape[1]):
+            if crop[y, x] != before:
+                turns += 1
+                before = not before
+        if turns > 2:
+            return True
+    return False
 
 
 @njit(nogil=True, cache=True)

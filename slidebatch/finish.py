@@ -21,7 +21,7 @@ from slidebatch import ngff
 from slidebatch.job import Job
 from slidebatch.plan import SlidePlan
 from slidebatch.results import FORMAT_VERSION
-from slidebatch.store import digest, read_json, remove, write_atomically, write_group, write_json
+from slidebatch.store import digest, read_json, remove, sync_all, write_atomically, write_group, write_json
 
 Failure = dict[str, Any]
 PACKAGES = ("slidebatch", "dask", "distributed", "numpy", "scipy", "tifffile", "torch", "torchvision", "zarr")
@@ -86,7 +86,9 @@ def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger
             job.marker(number),
             {"print": job.final_print(number), "ledger": ledger.get(job.at(number).slide)},
         )
-    write_json(job.results / "manifest.json", manifest(job, "done", config, failures))
+    told = manifest(job, "done", config, failures)
+    sync_all()
+    write_json(job.results / "manifest.json", told, durable=True)
     tidy(job)
 
 

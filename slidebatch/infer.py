@@ -17,10 +17,10 @@ from slidebatch.job import Job, Made
 from slidebatch.models.protocol import DenseModel, Detections, Place
 from slidebatch.plan import Plan, SlidePlan
 from slidebatch.slides import read_grid
-from slidebatch.store import create_array, open_array, stored_files, write_shard
+from slidebatch.store import create_array, write_region, write_shard
 from slidebatch.tiling import Shape, mirror_index, parts
 
-CHUNK_PX = 1024
+CHUNK_PX = 512
 """Largest chunk of the stored maps, in pixels."""
 
 
@@ -30,7 +30,7 @@ def create_maps(job: Job, number: int) -> Path:
     layers = len(plan.card.maps)
     cell = (_chunk(plan.patches.cell[0]), _chunk(plan.patches.cell[1]))
     path = job.maps(number)
-    create_array(path, (layers, *slide.shape), "uint8", (1, *cell), (layers, *plan.block), ("c", "y", "x"))
+    create_array(path, (layers, *slide.shape), "uint8", (layers, *cell), (layers, *plan.block), ("c", "y", "x"))
     return path
 
 
@@ -42,7 +42,6 @@ def _chunk(cell_px: int) -> int:
 def infer_maps(job: Job, number: int, block: Box) -> Made:
     """Run a dense network on a block and store its class maps."""
     plan = job.plan
-    array = open_array(job.maps(number), "r+")
     maps = np.zeros((len(plan.card.maps), *block.shape), np.uint8)
     cells = live_cells(job, number, block)
     for batch in _batches(cells, plan.model.batch_on(plan.device)):
@@ -51,8 +50,7 @@ def infer_maps(job: Job, number: int, block: Box) -> Made:
         for cell, answer in zip(batch, found, strict=True):
             kept = cell.shift(plan.patches.margin_px, plan.patches.margin_px)
             maps[:, *cell.slices(block)] = answer[:, *kept.slices(cell)]
-    array[:, *block.slices()] = maps
-    return Made(tuple(stored_files(job.maps(number), array, block)), facts=_fed(plan, cells))
+    return Made(tuple(write_region(job.maps(number), maps, block)), facts=_fed(plan, cells))
 
 
 def infer_detections(job: Job, number: int, block: Box) -> Made:

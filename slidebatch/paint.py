@@ -21,31 +21,39 @@ from slidebatch.store import (
     read_instances,
     read_shard,
     remove,
-    stored_files,
     write_group,
+    write_region,
 )
 
 
 def lay_out(job: Job, number: int) -> list[Path]:
     """Make the empty label image (and the image's copy) of a slide with all levels; the metadata files made."""
-    slide, plan = job.at(number), job.plan
+    slide = job.at(number)
     levels = slide.levels() + 1
     image = job.image(number)
     remove(job.labels(number) if image is None else image)
     made = [_group(job.labels(number), ngff.label_image(levels, slide.mpp_plan, "../../" if image else None))]
-    chunk, shard = (plan.output.chunk_px,) * 2, (plan.output.shard_px,) * 2
     for level in range(levels):
-        shape = level_shape(slide.shape, level)
-        create_array(job.labels(number) / str(level), shape, "uint32", chunk, shard, ("y", "x"))
-        made.append(job.labels(number) / str(level) / "zarr.json")
+        made.append(_level(job, number, job.labels(number), level, None))
         if image is not None:
-            lead = len(slide.names)
-            create_array(image / str(level), (lead, *shape), slide.dtype, (1, *chunk), (lead, *shard), ("c", "y", "x"))
-            made.append(image / str(level) / "zarr.json")
+            made.append(_level(job, number, image, level, len(slide.names)))
     if image is not None:
         made.append(_group(image, ngff.image(slide.slide, levels, slide.mpp_plan, slide.names, slide.rgb)))
         made.append(_group(image / "labels", ngff.labels_group()))
     return made
+
+
+def _level(job: Job, number: int, group: Path, level: int, channels: int | None) -> Path:
+    """Make the empty array of one level: labels, or an image of `channels`; its metadata file."""
+    slide, output = job.at(number), job.plan.output
+    shape = level_shape(slide.shape, level)
+    chunk, shard = (output.chunk_px,) * 2, (output.shard_at(level),) * 2
+    if channels is None:
+        create_array(group / str(level), shape, "uint32", chunk, shard, ("y", "x"))
+    else:
+        whole_shard = (channels, *shard)
+        create_array(group / str(level), (channels, *shape), slide.dtype, (1, *chunk), whole_shard, ("c", "y", "x"))
+    return group / str(level) / "zarr.json"
 
 
 def _group(path: Path, attributes: dict[str, object]) -> Path:
@@ -54,50 +62,65 @@ def _group(path: Path, attributes: dict[str, object]) -> Path:
 
 
 def paint_region(job: Job, number: int, region: Box) -> Made:
-    """Paint the nuclei of a region at full resolution, and copy the image there if it is to be copied."""
-    canvas = np.zeros(region.shape, np.uint32)
-    origin = np.array([region.y0, region.x0], np.int64)
-    seamed = read_shard(job.seams(number))
-    for row, tile in enumerate(job.plan.tiles.tiles(job.at(number).shape)):
-        label = seamed["label"][seamed["start"][row] : seamed["start"][row + 1]]
-        if label.any() and Box(*(int(v) for v in seamed["extent"][row])).intersects(region):
-            _paint(canvas, origin, read_instances(job.nuclei(number, tile.core)), label)
-    joined = Instances(**{n: seamed[f"joined_{n}"] for n in Instances.__dataclass_fields__})
-    _paint(canvas, origin, joined, seamed["joined_label"])
-    files = _write(job.labels(number) / "0", canvas, region)
+    """Paint the nuclei of a region, and copy the image there if it is to be copied, with the levels it owns."""
+    levels = min(job.at(number).levels(), job.plan.output.owned_levels)
+    files = _write_levels(job.labels(number), _canvas(job, number, region), region, levels)
     image = job.image(number)
     if image is not None:
         pixels = read_grid(job.open(number), job.at(number).grid, region, None)
-        files += _write(image / "0", pixels, region)
+        files += _write_levels(image, pixels, region, levels)
     return Made(tuple(files))
+
+
+def _canvas(job: Job, number: int, region: Box) -> npt.NDArray[np.uint32]:
+    """The labels of a region."""
+    canvas = np.zeros(region.shape, np.uint32)
+    origin = np.array([region.y0, region.x0], np.int64)
+    names = ["start", "label", "extent", "joined_label", *(f"joined_{n}" for n in Instances.__dataclass_fields__)]
+    seamed = read_shard(job.seams(number), names)
+    for row, tile in enumerate(job.plan.tiles.tiles(job.at(number).shape)):
+        label = seamed["label"][seamed["start"][row] : seamed["start"][row + 1]]
+        if Box(*(int(v) for v in seamed["extent"][row])).intersects(region):
+            _paint(canvas, origin, read_instances(job.nuclei(number, tile.core)), label)
+    joined = Instances(**{n: seamed[f"joined_{n}"] for n in Instances.__dataclass_fields__})
+    _paint(canvas, origin, joined, seamed["joined_label"])
+    return canvas
 
 
 def pyramid_region(job: Job, number: int, region: Box, level: int) -> Made:
-    """Halve a region from the level above: labels keep every second pixel, images the mean of four."""
+    """Make a region of a level from the level above."""
     finer = Box(region.y0 * 2, region.x0 * 2, region.y1 * 2, region.x1 * 2)
     finer = finer.clip(whole(level_shape(job.at(number).shape, level - 1)))
-    labels = np.asarray(open_array(job.labels(number) / str(level - 1))[finer.slices()])
-    files = _write(job.labels(number) / str(level), labels[::2, ::2], region)
-    image = job.image(number)
-    if image is not None:
-        pixels = np.asarray(open_array(image / str(level - 1))[:, *finer.slices()])
-        files += _write(image / str(level), halve(pixels), region)
+    files = []
+    for group in (job.labels(number), job.image(number)):
+        if group is not None:
+            above = np.asarray(open_array(group / str(level - 1))[(..., *finer.slices())])
+            files += write_region(group / str(level), halve(above), region)
     return Made(tuple(files))
 
 
-def halve(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Means of 2 x 2 pixels of (C, Y, X), rounded half up for integers; odd edges are repeated."""
-    even = np.pad(image, ((0, 0), (0, image.shape[1] % 2), (0, image.shape[2] % 2)), mode="edge")
-    wide = np.uint32 if np.issubdtype(image.dtype, np.integer) else np.float64
+def halve(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The next level: labels (Y, X) keep every second pixel; images (C, Y, X) the mean of four.
+
+    Means are rounded half up for integers; odd edges are repeated. The shape is halved and rounded up.
+    """
+    if pixels.ndim == 2:
+        return pixels[::2, ::2]
+    even = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2)), mode="edge")
+    wide = np.uint32 if np.issubdtype(pixels.dtype, np.integer) else np.float64
     total = even[:, ::2, ::2].astype(wide) + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]
     mean = (total + 2) // 4 if wide is np.uint32 else total / 4
-    return mean.astype(image.dtype)
+    return mean.astype(pixels.dtype)
 
 
-def _write(path: Path, pixels: npt.NDArray[np.generic], region: Box) -> list[Path]:
-    array = open_array(path, "r+")
-    array[(..., *region.slices())] = pixels
-    return stored_files(path, array, region)
+def _write_levels(group: Path, pixels: npt.NDArray[Any], region: Box, levels: int) -> list[Path]:
+    """Write a region of level 0 and of the `levels` below it that the region owns; the files written."""
+    files = write_region(group / "0", pixels, region)
+    for level in range(1, levels + 1):
+        pixels = halve(pixels)
+        region = Box(region.y0 // 2, region.x0 // 2, -(-region.y1 // 2), -(-region.x1 // 2))
+        files += write_region(group / str(level), pixels, region)
+    return files
 
 
 def _paint(

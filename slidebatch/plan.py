@@ -9,8 +9,8 @@ Stages, in order; a stage starts when the one before has ended:
     infer     per block    networks: class maps or detections, each patch once
     decode    per tile     nuclei that the tile answers for
     seams     per slide    joins what tiles cut, gives ids, lays out the label images
-    paint     per region   labels (and the image's copy) at full resolution
-    pyramid1, pyramid2 ... per region of each lower level
+    paint     per region   labels (and the image's copy), with the lower levels that the region owns
+    pyramid4, pyramid5 ... per region of each level below those, where a slide is so large
     measure   per region   rows of the table of nuclei
     table     per slide    one table per slide
 """
@@ -140,7 +140,7 @@ class Plan:
     def stages(self) -> list[str]:
         """Names of the stages in order."""
         deepest = max((s.levels() for s in self.slides), default=0)
-        pyramid = [f"pyramid{level}" for level in range(1, deepest + 1)]
+        pyramid = [f"pyramid{level}" for level in range(self.output.owned_levels + 1, deepest + 1)]
         return ["prepare", "infer", "decode", "seams", "paint", *pyramid, "measure", "table"]
 
     @property
@@ -205,7 +205,7 @@ PLAN = TypeAdapter(Plan)
 
 def write_plan(work: Path, plan: Plan) -> None:
     """Store the plan where the workers look for it."""
-    write_atomically(work / "plan.json", PLAN.dump_json(plan, indent=1))
+    write_atomically(work / "plan.json", PLAN.dump_json(plan, indent=1), durable=True)
 
 
 def read_plan(work: Path) -> Plan:

@@ -29,7 +29,7 @@ SAMPLES = Path("sample")
 READERS = 8
 """Files whose headers are read at a time."""
 
-LARGE_PX = 64e6
+LARGE_PX = 16e6
 """Slides above this get tiles of 2048 instead of 1024 pixels."""
 
 MOST_BLOCKS = 2_000
@@ -157,7 +157,7 @@ def _slide_plan(config: RunConfig, spec: InputSpec, plate: bool, card: Card, sli
     return SlidePlan(
         source=source,
         digest=file_digest(f.path for f in source.files),
-        grid=pick_grid(slide, card.mpp, spec.scale, card.name),
+        grid=pick_grid(slide, card.mpp, spec.scale, source.slide),
         channels=channels,
         names=tuple(slide.channels),
         rgb=slide.rgb and len(channels) == 3,

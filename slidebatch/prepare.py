@@ -18,11 +18,14 @@ UNKNOWN_MPP = 0.5
 def prepare_slide(job: Job, number: int) -> Made:
     """Read the slide small, once, and store what later stages need of it."""
     slide = job.at(number)
-    small, step_px = overview(job.open(number), slide.channels)
+    opened = job.open(number)
+    small, step_px = overview(opened, slide.channels)
     mask = np.ones((1, 1), bool)
     if slide.tissue:
         step_um = (slide.mpp or UNKNOWN_MPP) * step_px
-        mask = tissue_mask(small, slide.rgb, step_um, job.plan.tissue)
+        # Glass is told by its colour, also where the network is given one channel of a colour image.
+        seen = overview(opened)[0] if opened.rgb and not slide.rgb else small
+        mask = tissue_mask(seen, opened.rgb, step_um, job.plan.tissue)
     arrays = {"tissue": mask.astype(np.uint8), "tissue_step_px": np.array([step_px * slide.grid.scale])}
     write_shard(job.prepared(number), arrays, digest(slide.digest))
     sketch_file = job.work / "prepared" / f"{slide.slide}.json"

@@ -128,11 +128,15 @@ def _files(plan: Plan, slide: SlidePlan) -> int:
         rows, columns = grid_shape(shape, step)
         return rows * columns
 
-    shard = (plan.output.shard_px,) * 2
-    regions = sum(count(level_shape(slide.shape, k), shard) for k in range(slide.levels() + 1))
+    sides = [plan.output.shard_at(k) for k in range(slide.levels() + 1)]
+    regions = sum(count(level_shape(slide.shape, k), (side, side)) for k, side in enumerate(sides))
     tiles = count(slide.shape, (plan.tiles.core_px,) * 2)
     copies = 2 if slide.image else 1
     return count(slide.shape, plan.block) + tiles + copies * (regions + slide.levels() + 3) + 8
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _gb(value: float) -> str:
@@ -160,6 +164,6 @@ def describe(plan: Plan, costs: Costs) -> str:
             "tasks: " + ", ".join(f"{n} {stage}" for stage, n in costs.tasks.items()),
             f"workers: {costs.workers}, each at most {_gb(costs.worker.peak)} (most in {costs.worker.worst})",
             f"disk: about {_gb(costs.disk_bytes)} in {costs.files} files at {plan.output.path}",
-            f"time: about {costs.seconds / 60:.1f} minutes of network time",
+            f"time: about {_duration(costs.seconds)} of network time",
         ]
     )

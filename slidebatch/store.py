@@ -1,9 +1,10 @@
 """Files of a run: atomic writes, receipts, shards of nuclei, and zarr arrays with one writer a shard.
 
-A task writes its outputs aside, syncs them, renames them into place, and last writes its *receipt*: the
-fingerprint of everything the result depends on, and size and checksum of every output. A receipt that agrees
-with the files is the only proof that a task is done; the presence of a chunk proves nothing, because zarr
-leaves out chunks that hold only zeros.
+A task writes its outputs aside, renames them into place, and last writes its *receipt*: the fingerprint of
+everything the result depends on, and size and checksum of every output. A receipt that agrees with the files is
+the only proof that a task is done; the presence of a chunk proves nothing, because zarr leaves out chunks that
+hold only zeros. Tasks do not sync: what a power cut takes, checksums miss, and the task is done again. The
+driver syncs everything once, before the manifest says that the run is done.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import log2
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from zarr.codecs import ZstdCodec
@@ -50,6 +52,25 @@ class OutputSpec(Spec):
     )
     keep_maps: bool = Field(default=False, description="Keep the networks' class maps after the run.")
 
+    @model_validator(mode="after")
+    def _shard_of_chunks(self) -> OutputSpec:
+        times = self.shard_px / self.chunk_px
+        if times < 1 or times != 2 ** round(log2(times)):
+            raise ValueError(
+                f"shard_px {self.shard_px} is not chunk_px {self.chunk_px} times a power of two; "
+                f"take {self.chunk_px * 8}, for instance"
+            )
+        return self
+
+    @property
+    def owned_levels(self) -> int:
+        """How many lower levels of a region are whole chunks, so that who paints the region owns them too."""
+        return round(log2(self.shard_px / self.chunk_px))
+
+    def shard_at(self, level: int) -> int:
+        """Side of a shard of a level, in that level's pixels: a region's, or for the coarsest levels the full one."""
+        return self.shard_px >> level if level <= self.owned_levels else self.shard_px
+
 
 @contextmanager
 def disk_faults() -> Iterator[None]:
@@ -69,25 +90,27 @@ def disk_faults() -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is either whole or not there, also after a power cut."""
+def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
+    """Write a file so that it is either whole or not there; `durable`: also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with open(aside, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = False) -> None:
     """Write JSON atomically, keys in the given order."""
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode(), durable)
 
 
 def read_json(path: Path) -> Any:
@@ -95,7 +118,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def sync_folder(folder: Path) -> None:
+def sync_all() -> None:
+    """Make everything written so far durable."""
+    os.sync()
+
+
+def _sync_folder(folder: Path) -> None:
     """Make renames inside a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -126,12 +154,9 @@ def checksum(path: Path) -> list[int] | None:
 
 
 def write_receipt(path: Path, fingerprint: str, outputs: Iterable[Path], facts: dict[str, Any]) -> dict[str, Any]:
-    """Sync the outputs and write the receipt that makes them count; returns the receipt."""
+    """Write the receipt that makes the outputs count; returns the receipt."""
     root = path.parent
-    sums = {}
-    for output in outputs:
-        _sync_file(output)
-        sums[os.path.relpath(output, root)] = checksum(output)
+    sums = {os.path.relpath(output, root): checksum(output) for output in outputs}
     receipt = {"fingerprint": fingerprint, "outputs": sums, **facts}
     write_json(path, receipt)
     return receipt
@@ -147,11 +172,6 @@ def valid_receipt(path: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     whole = all(checksum(path.parent / name) == expected for name, expected in receipt["outputs"].items())
     return receipt if whole else None
-
-
-def _sync_file(path: Path) -> None:
-    if path.exists():
-        sync_folder(path)  # opening read-only and syncing works for files as for folders
 
 
 # Shards of nuclei
@@ -233,6 +253,19 @@ def stored_files(array_path: Path, array: zarr.Array, box: Box) -> list[Path]:
     lead = [range(-(-s // c)) for s, c in zip(array.shape[:-2], step[:-2], strict=True)]
     keys = np.array(np.meshgrid(*lead, rows, columns, indexing="ij")).reshape(array.ndim, -1).T
     return [array_path / "c" / "/".join(str(k) for k in key) for key in keys]
+
+
+def write_region(path: Path, pixels: npt.NDArray[Any], box: Box) -> list[Path]:
+    """Write the pixels (..., Y, X) of a box of whole shards, cut off at the array's ends; the files that hold them.
+
+    Old files go first: zarr reads a shard at the array's end before it writes it, and fails on a damaged one.
+    """
+    array = open_array(path, "r+")
+    files = stored_files(path, array, box)
+    for file in files:
+        file.unlink(missing_ok=True)
+    array[(..., *box.slices())] = pixels
+    return files
 
 
 def write_group(path: Path, attributes: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.support.fields import touching_field
 from tests.support.runs import config, contents, run, write_slides
 
-STAGES = ["prepare", "infer", "decode", "seams", "paint", "pyramid1", "measure", "table", "manifest"]
+STAGES = ["prepare", "infer", "decode", "seams", "paint", "pyramid2", "measure", "table", "manifest"]
 PATIENCE_S = 120
 
 
@@ -67,7 +67,7 @@ def write_config(folder: Path, name: str, **sections: object) -> Path:
 def test_killed_in_every_stage_the_result_is_the_same(tmp_path, executor):
     """SIGKILL inside every stage, one after another, and resume: the result is the undisturbed one."""
     rng = np.random.default_rng(11)
-    write_slides(tmp_path, {"a": touching_field((900, 1100), 24, rng), "b": touching_field((200, 220), 20, rng)})
+    write_slides(tmp_path, {"a": touching_field((1100, 900), 24, rng), "b": touching_field((200, 220), 20, rng)})
     calm = config(tmp_path, "calm")
     run(calm)
     settings = write_config(tmp_path, "killed", executor=executor)

@@ -39,7 +39,7 @@ def test_processes_that_race_leave_one_whole_copy(tmp_path: Path) -> None:
 def test_a_copy_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second opening takes the copy that is there."""
     made, folder = png()(tmp_path), str(tmp_path / "staged")
-    open_slide(made.source, staged=folder)
+    open_slide(made.source, staged=folder).read(whole(SHAPE))
     monkeypatch.setattr(staging, "_copy_level", None)
     np.testing.assert_array_equal(open_slide(made.source, staged=folder).read(whole(SHAPE)), made.levels[0])
 
@@ -47,7 +47,7 @@ def test_a_copy_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_changed_source_is_staged_anew(tmp_path: Path) -> None:
     """After the source was replaced, its old copy is not read."""
     folder = str(tmp_path / "staged")
-    open_slide(png()(tmp_path).source, staged=folder)
+    open_slide(png()(tmp_path).source, staged=folder).read(whole(SHAPE))
     made = png(dtype=np.uint16)(tmp_path)
     np.testing.assert_array_equal(open_slide(made.source, staged=folder).read(whole(SHAPE)), made.levels[0])
 
@@ -61,6 +61,14 @@ def test_a_full_disk_is_the_environments_fault_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(staging, "_copy_level", full)
+    slide = open_slide(png()(tmp_path).source, staged=str(tmp_path / "staged"))
     with pytest.raises(EnvironmentFault, match="No space left"):
-        open_slide(png()(tmp_path).source, staged=str(tmp_path / "staged"))
+        slide.read(whole(SHAPE))
     assert not list((tmp_path / "staged").iterdir())
+
+
+def test_opening_copies_nothing(tmp_path: Path) -> None:
+    """A slide that will be staged is opened without writing anything: only reading makes the copy."""
+    slide = open_slide(png()(tmp_path).source, staged=str(tmp_path / "staged"))
+    assert slide.shape == SHAPE
+    assert not (tmp_path / "staged").exists()

@@ -256,6 +256,39 @@ def test_imagexpress_names_may_leave_things_out(tmp_path: Path) -> None:
     assert [f.z for f in one.files] == [1, 2]
 
 
+def test_images_of_a_well_never_share_a_field(tmp_path: Path) -> None:
+    """Images of a well that only their number or their slide tells apart get fields of their own, in order."""
+    touch(tmp_path / "a", *(f"C{c}-{i}-A-{w}.tif" for c in (1, 2) for i, w in ((1, 1), (2, 1), (10, 1), (11, 2))))
+    sources = by_pattern(tmp_path / "a", "C{channel}-{image}-{row}-{column}.tif").sources
+    assert [(s.slide, s.well, s.field) for s in sources] == [
+        ("A01_i1", "A01", 0), ("A01_i2", "A01", 1), ("A01_i10", "A01", 2), ("A02_i11", "A02", 0),
+    ]  # fmt: skip
+    touch(tmp_path / "b", *(f"{i}_A01_f{f}.tif" for i in (1, 2) for f in (3, 4)))
+    sources = by_pattern(tmp_path / "b", "{image}_{well}_f{field}.tif").sources
+    assert sorted(s.field for s in sources) == [0, 1, 2, 3]
+
+
+def test_plates_and_rows_are_safe_as_folders(tmp_path: Path) -> None:
+    """Whatever a manifest calls a plate, its name is one folder; a row that is none is named."""
+    touch(tmp_path, "a.tif", "b.tif", "c.tif")
+    (tmp_path / "m.csv").write_text("path,plate,row,column\na.tif,../2024/x y,A,1\nb.tif,q,1,1\nc.tif,q,../A,1\n")
+    found = find(InputSpec(manifest=str(tmp_path / "m.csv")))
+    assert sorted((s.plate, s.row) for s in found.sources) == [("2024_x_y", "A"), ("q", "A")]
+    assert "no name of a row" in found.faults[0].sentence
+
+
+def test_a_fault_never_bears_the_name_of_an_image(tmp_path: Path) -> None:
+    """A stray file called as a good image, or as another stray file, is a fault of its own; the image stays."""
+    touch(tmp_path, "A01_DNA.tif", "A01.tif")
+    found = by_pattern(tmp_path, "{well}_{channel}.tif")
+    assert ids(found) == ["A01"]
+    assert found.faults[0].slide.startswith("A01-")
+    (tmp_path / "m.csv").write_text("path,slide\nA01.tif,x\ngone/x.tif,\nlost/x.tif,\n")
+    found = find(InputSpec(manifest=str(tmp_path / "m.csv")))
+    assert len({*ids(found), *(f.slide for f in found.faults)}) == 3
+    assert ids(found) == ["x"]
+
+
 # Manifests and facts
 
 
@@ -378,6 +411,19 @@ def test_ome_zarr_plates_list_their_fields(tmp_path: Path, version: str) -> None
     touch(tmp_path, "slide.svs")
     with pytest.raises(ConfigError, match="together"):
         find(InputSpec(path=str(tmp_path)))
+
+
+def test_plates_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two OME-Zarr plates that call themselves alike, and two folders of one name, are two plates."""
+    for folder in ("x", "y"):
+        zarr_plate(tmp_path / folder / "plate.zarr", "0.5", {"A/1": ["0"]})
+    found = find(InputSpec(path=[str(tmp_path / f / "plate.zarr") for f in ("x", "y")]))
+    assert not found.faults
+    assert len({s.plate for s in found.sources}) == len(set(ids(found))) == 2
+    touch(tmp_path, "x/p/A01.tif", "y/p/A01.tif")
+    found = find(InputSpec(path=[str(tmp_path / f / "p") for f in ("x", "y")], pattern="{well}.tif"))
+    assert not found.faults
+    assert len({s.plate for s in found.sources}) == len(set(ids(found))) == 2
 
 
 # Slides

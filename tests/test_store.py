@@ -66,7 +66,9 @@ def receipt(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["truncate", "flip", "remove", "appear", "other print", "half a receipt", "no receipt"])
+@pytest.mark.parametrize(
+    "what", ["truncate", "flip", "remove", "appear", "other print", "half a receipt", "no receipt"]
+)
 def test_a_receipt_proves_only_what_is_still_so(receipt: Path, what: str) -> None:
     """A truncated, flipped, missing or new output, another fingerprint or a broken receipt: not done."""
     one = receipt.parent.parent / "out" / "one"
@@ -116,7 +118,7 @@ def test_failing_disks_are_faults_of_the_environment(number: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(table=nuclei())
 def test_nuclei_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, table: instances.Instances) -> None:
-    """A shard of nuclei gives every column back, types and all, and says what it depends on."""
+    """A shard of nuclei gives every column back, types and all."""
     path = tmp_path_factory.mktemp("shard") / "0_0.safetensors"
     write_shard(path, table.arrays(), "print")
     for name, column in read_instances(path).arrays().items():

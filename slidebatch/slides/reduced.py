@@ -66,7 +66,7 @@ def _block_means(pixels: npt.NDArray[np.generic], factor: int) -> npt.NDArray[np
     """(C, Y, X) -> (C, ceil(Y / factor), ceil(X / factor)) means."""
     if factor == 1:
         return pixels.astype(np.float32)
-    count = _block_sizes(pixels.shape[1], factor)[:, None] * _block_sizes(pixels.shape[2], factor)
+    count: npt.NDArray[Any] = _block_sizes(pixels.shape[1], factor)[:, None] * _block_sizes(pixels.shape[2], factor)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         finite = np.isfinite(pixels)
         pixels, count = np.where(finite, pixels, 0), _sums(finite, factor)

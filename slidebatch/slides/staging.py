@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,20 @@ BAND_PX = 1024
 
 
 class StagedImage:
-    """The staged copy of an image: the image's own facts, the copy's pixels."""
+    """The staged copy of an image: the image's own facts, the copy's pixels. The copy is made by the first read.
+
+    So opening stays cheap, whoever opens (a plan of many images decodes none of them).
+    """
 
     def __init__(self, original: Reader, folder: str) -> None:
         self.path, self.facts, self._original = original.path, original.facts, original
-        try:
-            copy = staged_copy(original, folder)
-            self._levels = [_open(copy, level) for level in range(len(self.facts.levels))]
-        except OSError as error:
-            found = f"{folder}: the copy of {self.path} could not be written or read ({error})"
-            raise EnvironmentFault(f"{found}; free or mend that folder, then run again") from error
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._levels: list[zarr.Array[Any]] = []
 
     def read(self, window: Window) -> npt.NDArray[Any]:
         rows, columns = window.box.slices()
-        array, low, high = self._levels[window.level], min(window.channels), max(window.channels) + 1
+        array, low, high = self._level(window.level), min(window.channels), max(window.channels) + 1
         try:
             out = np.asarray(array[low:high, window.depths[0], rows, columns])
             for z in window.depths[1:]:
@@ -52,6 +53,20 @@ class StagedImage:
         except OSError as error:
             facts.blame(self.path, error)
         return np.ascontiguousarray(out[[channel - low for channel in window.channels]])
+
+    def _level(self, level: int) -> zarr.Array[Any]:
+        with self._lock:
+            if not self._levels:
+                self._levels = self._staged()
+        return self._levels[level]
+
+    def _staged(self) -> list[zarr.Array[Any]]:
+        try:
+            copy = staged_copy(self._original, self._folder)
+            return [_open(copy, level) for level in range(len(self.facts.levels))]
+        except OSError as error:
+            found = f"{self._folder}: the copy of {self.path} could not be written or read ({error})"
+            raise EnvironmentFault(f"{found}; free or mend that folder, then run again") from error
 
     def unreadable(self) -> str | None:
         return None

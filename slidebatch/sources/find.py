@@ -10,9 +10,9 @@ from dataclasses import replace
 from slidebatch.errors import ConfigError
 from slidebatch.slides.source import Source, SourceFile
 from slidebatch.sources import folders
-from slidebatch.sources.names import natural, safe, stem, unique
+from slidebatch.sources.names import apart, natural, safe, stem, unique
 from slidebatch.sources.pattern import Pattern, compile_pattern, preset
-from slidebatch.sources.plates import is_plate, plate_records
+from slidebatch.sources.plates import is_plate, plate_name, plate_records
 from slidebatch.sources.records import Record, canonical, join
 from slidebatch.sources.series import series
 from slidebatch.sources.spec import Fault, Found, InputSpec
@@ -41,7 +41,7 @@ def find(spec: InputSpec) -> Found:
         )
     if spec.facts is not None:
         found = replace(found, sources=join_facts(found.sources, spec.facts))
-    return _restricted(found, spec)
+    return _restricted(_told_apart(found), spec)
 
 
 def regions_path(spec: InputSpec, slide: str) -> str | None:
@@ -84,9 +84,10 @@ def _joined(records: Sequence[Record], faults: Sequence[Fault], spec: InputSpec)
 def _by_pattern(spec: InputSpec) -> Found:
     pattern = preset(spec.preset) if spec.preset is not None else compile_pattern(spec.pattern or "")
     roots = _roots(folders.entries(spec.path or []), pattern)
+    plates = unique([safe(_plate_name(root)) for root in roots], [_origin(root, list(roots)) for root in roots])
     records, faults, seen = [], [], []
-    for root, names in roots.items():
-        plate = _plate_name(root) if len(roots) > 1 else None
+    for (root, names), own in zip(roots.items(), plates, strict=True):
+        plate = own if len(roots) > 1 else None
         for name in names:
             if pattern.ignore is not None and pattern.ignore.fullmatch(name):
                 continue
@@ -144,7 +145,8 @@ def _by_path(spec: InputSpec) -> Found:
     if len(plates) < len(paths):
         other = next(p for p in paths if p not in plates)
         raise ConfigError(f"input.path names plates ({plates[0]}) and slides ({other}) together; run each alone")
-    read = [plate_records(p) for p in plates]
+    names = unique([safe(plate_name(p)) for p in plates], [_origin(p, plates) for p in plates])
+    read = [plate_records(p, name) for p, name in zip(plates, names, strict=True)]
     found = _joined([r for records, _ in read for r in records], [f for _, faults in read for f in faults], spec)
     return found
 
@@ -155,12 +157,25 @@ def _slides(paths: Sequence[str], spec: InputSpec) -> tuple[Source, ...]:
         return ()
     ordered = [(path, inner) for path in sorted(paths, key=natural) for inner in series(path) or [""]]
     several = Counter(path for path, _ in ordered)
-    root = os.path.commonpath([os.path.dirname(p) for p, _ in ordered])
-    origins = [os.path.relpath(os.path.join(p, inner), root).replace(os.sep, "/") for p, inner in ordered]
+    origins = [_origin(os.path.join(p, inner), paths) for p, inner in ordered]
     names = [stem(p) + (f"_{inner}" if several[p] > 1 else "") for p, inner in ordered]
     ids = unique([safe(name) for name in names], origins)
     files = [SourceFile(path, inner) for path, inner in ordered]
     return tuple(Source(slide, (file,), mpp=spec.mpp) for slide, file in zip(ids, files, strict=True))
+
+
+def _origin(path: str, paths: Sequence[str]) -> str:
+    """A path relative to the folder that holds all of the paths."""
+    root = os.path.commonpath([os.path.dirname(p) for p in paths])
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _told_apart(found: Found) -> Found:
+    """Faults under ids of their own: a stray file must not be taken for the image whose name it has."""
+    origins = ["|".join((*fault.paths, fault.sentence)) for fault in found.faults]
+    ids = apart([fault.slide for fault in found.faults], origins, [source.slide for source in found.sources])
+    faults = tuple(replace(fault, slide=one) for fault, one in zip(found.faults, ids, strict=True))
+    return replace(found, faults=faults)
 
 
 def _restricted(found: Found, spec: InputSpec) -> Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 DOUBLE = (".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.zarr")
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
@@ -74,6 +74,14 @@ def unique(ids: Sequence[str], origins: Sequence[str]) -> list[str]:
     if len({one.lower() for one in short}) == len(short):
         return short
     return [_marked(one, origin, 32) for one, origin in zip(ids, origins, strict=True)]
+
+
+def apart(ids: Sequence[str], origins: Sequence[str], taken: Iterable[str]) -> list[str]:
+    """Ids that are neither each other's nor among the `taken` ones: those that are get a digest of their origin."""
+    count = Counter([*(one.lower() for one in ids), *(one.lower() for one in taken)])
+    return [
+        _marked(one, origin, 8) if count[one.lower()] > 1 else one for one, origin in zip(ids, origins, strict=True)
+    ]
 
 
 def _marked(one: str, origin: str, digits: int) -> str:

@@ -34,15 +34,19 @@ def is_plate(folder: str) -> bool:
     return found is not None and isinstance(found.get("plate"), dict)
 
 
-def plate_records(folder: str) -> tuple[list[Record], list[Fault]]:
-    """A record for every field of every well of a plate, and a fault for every well without metadata.
+def plate_name(folder: str) -> str:
+    """What a plate calls itself, or else its folder's name."""
+    plate = (attributes(folder) or {}).get("plate", {})
+    return str(plate.get("name") or stem(folder))
+
+
+def plate_records(folder: str, name: str) -> tuple[list[Record], list[Fault]]:
+    """A record for every field of every well of the plate `name`, and a fault for every well without metadata.
 
     Records carry `inner` ("B/03/0"); a field is called by its path where that is a number, else by its
     position.
     """
-    found = attributes(folder) or {}
-    plate = found.get("plate", {})
-    name = str(plate.get("name") or stem(folder))
+    plate = (attributes(folder) or {}).get("plate", {})
     records, faults = [], []
     for well in plate.get("wells", []):
         path = str(well.get("path", "")) if isinstance(well, dict) else ""

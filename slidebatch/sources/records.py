@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slidebatch.slides.source import Source, SourceFile
 from slidebatch.sources.names import column_digits, natural, row_letters, row_number, safe, split_well, unique
@@ -49,7 +49,7 @@ class _Group:
 
 
 def canonical(fields: dict[str, str]) -> dict[str, str] | str:
-    """Fields in canonical form (row "A", column "01", field "1"), or a sentence on what is wrong."""
+    """Fields in canonical form (row "A", column "01", field "1", a path-safe plate), or a sentence on what is wrong."""
     known = {name: text.strip() for name, text in fields.items() if text.strip()}
     well = known.pop("well", None)
     if well is not None:
@@ -57,8 +57,12 @@ def canonical(fields: dict[str, str]) -> dict[str, str] | str:
         if place is None:
             return f"well {well!r} is not a letter and a number; expected a name such as A01"
         known = {"row": place[0], "column": place[1], **known}
+    if "plate" in known:
+        known["plate"] = safe(known["plate"])  # it becomes a folder of the results
     if "row" in known:
         known["row"] = row_letters(known["row"])
+        if not known["row"].isalnum():
+            return f"row {known['row']!r} is no name of a row; expected letters such as A, or a number"
     for name in ("column", "field", "z", "time"):
         if name in known and not known[name].isdigit():
             return f"{name} {known[name]!r} is not a number; expected digits"
@@ -79,13 +83,13 @@ def join(records: Sequence[Record], mpp: float | None) -> tuple[tuple[Source, ..
     ids = unique([safe(name) for name in _names(groups)], ["/".join(g.key.values()) for g in groups])
     channels = sorted({r.fields.get("channel", "") for r in records}, key=natural)
     sources, faults = [], []
-    for slide, group in zip(ids, groups, strict=True):
+    for slide, group, number in zip(ids, groups, _numbers(groups), strict=True):
         wrong = _wrong(group, channels)
         if wrong:
             paths = tuple(sorted({r.path for r in group.records}))
             faults.append(Fault(slide, paths, f"{slide}: {wrong}"))
         else:
-            sources.append(_source(slide, group, mpp))
+            sources.append(replace(_source(slide, group, mpp), field=number))
     return tuple(sources), tuple(faults)
 
 
@@ -107,13 +111,37 @@ def _order(group: _Group) -> tuple[object, ...]:
     return natural(key.get("plate", "")), row_number(row), row, int(column), int(number), natural(rest)
 
 
+def _numbers(groups: Sequence[_Group]) -> list[int | None]:
+    """The field of each image: as its files say; counted in order in wells where that does not tell all apart.
+
+    So no two images of a well share a field, which is a folder of the results. None off plates.
+    """
+    wells: dict[Key, list[_Group]] = defaultdict(list)
+    for group in groups:
+        wells[_well(group)].append(group)
+    numbers: list[int | None] = []
+    for group in groups:
+        mates = wells[_well(group)]
+        said = {one.key.get("field") for one in mates}
+        if "row" not in group.key or "column" not in group.key:
+            numbers.append(int(group.key["field"]) if "field" in group.key else None)
+        elif len(said) == len(mates) and None not in said:
+            numbers.append(int(group.key["field"]))
+        else:
+            numbers.append(mates.index(group))
+    return numbers
+
+
+def _well(group: _Group) -> Key:
+    return tuple(group.key.get(n) for n in ("plate", "row", "column"))
+
+
 def _names(groups: Sequence[_Group]) -> list[str]:
     """Ids as people would write them: A01; A01_f2 with several fields a well; plate_A01 on several plates."""
     plates = len({g.key.get("plate") for g in groups}) > 1
     wells: dict[Key, set[Key]] = defaultdict(set)
     for group in groups:
-        well = tuple(group.key.get(n) for n in ("plate", "row", "column"))
-        wells[well].add(tuple(group.key.get(n) for n in ("field", "image")))
+        wells[_well(group)].add(tuple(group.key.get(n) for n in ("field", "image")))
     several = any(len(inner) > 1 for inner in wells.values())
     return [_name(group.key, plates, several) for group in groups]
 
@@ -186,7 +214,7 @@ def _source(slide: str, group: _Group, mpp: float | None) -> Source:
     ordered = sorted(group.records, key=lambda r: (natural(r.fields.get("channel", "")), int(r.fields.get("z", "0"))))
     files = tuple(_file(record, stacked) for record in ordered)
     stated = group.values("mpp")
-    key, on_plate = group.key, "row" in group.key and "column" in group.key
+    key = group.key
     return Source(
         slide=slide,
         files=files,
@@ -194,7 +222,6 @@ def _source(slide: str, group: _Group, mpp: float | None) -> Source:
         plate=key.get("plate"),
         row=key.get("row"),
         column=key.get("column"),
-        field=int(key["field"]) if "field" in key else (0 if on_plate else None),
         facts=_facts(group),
     )
 

@@ -27,7 +27,7 @@ def write_slides(folder: Path, truths: dict[str, npt.NDArray[Any]]) -> Path:
     return folder
 
 
-def config(folder: Path, output: str, **sections: Any) -> RunConfig:
+def config(folder: Path, output: str, /, **sections: Any) -> RunConfig:
     """A config for slides written by `write_slides`: the dense oracle, serial, small tiles."""
     values: dict[str, Any] = {
         "name": "test",
