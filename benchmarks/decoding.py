@@ -54,11 +54,11 @@ def decoded(maps: Maps, spec: DecodeSpec) -> tuple[float, int, int, tuple[float,
     labels_s = extract_s = 0.0
     for tile in tiles:
         piece = maps[:, *tile.read.slices()].copy()
-        start = time.perf_counter()
+        start = time.process_time()
         found = decode_dense(piece, tile.read, spec)
-        middle = time.perf_counter()
+        middle = time.process_time()
         nuclei += len(extract(found, tile.valid, spec))
-        end = time.perf_counter()
+        end = time.process_time()
         labels_s, extract_s = labels_s + middle - start, extract_s + end - middle
         pixels += tile.read.area
     return labels_s + extract_s, pixels, nuclei, (labels_s, extract_s)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from images import real_slide, write_mosaic
-from timing import WORKERS, arguments, config, median, model_of, row, spread, timed
+from timing import WORKERS, Clock, arguments, config, median, model_of, row, spread, timed
 
 from slidebatch import batch
 from slidebatch.config import RunConfig
@@ -52,12 +52,14 @@ def save_patches(results: Path, path: Path) -> int:
 def bare(path: Path, model: Any, turn: Any, barrier: Any, times: Any) -> None:
     """A process that runs the network on patches, as long as there are any left to take."""
     from slidebatch import models
+    from slidebatch.allocator import keep_memory
 
+    keep_memory()  # as the engine's workers do; without it the bare network is slower
     network: Any = models.load(model, "cpu")
     patches = np.load(path)  # in memory, before the clock starts
     network.maps(patches[:1], [])
     barrier.wait()
-    begun = time.perf_counter()
+    begun, processor = time.perf_counter(), time.process_time()
     while True:
         with turn.get_lock():
             i = turn.value
@@ -65,11 +67,11 @@ def bare(path: Path, model: Any, turn: Any, barrier: Any, times: Any) -> None:
         if i >= len(patches):
             break
         network.maps(patches[i : i + 1], [])
-    times.put((begun, time.perf_counter()))
+    times.put((begun, time.perf_counter(), time.process_time() - processor))
 
 
-def bare_s(path: Path, settings: RunConfig) -> float:
-    """Seconds that two processes need for all patches, from the first start to the last end."""
+def bare_s(path: Path, settings: RunConfig) -> tuple[float, float]:
+    """Seconds that two processes need for all patches, from the first start to the last end; processor time."""
     spawn = multiprocessing.get_context("spawn")
     turn, barrier, times = spawn.Value("i", 0), spawn.Barrier(WORKERS), spawn.Queue()
     processes = [spawn.Process(target=bare, args=(path, settings.model, turn, barrier, times)) for _ in range(WORKERS)]
@@ -78,7 +80,8 @@ def bare_s(path: Path, settings: RunConfig) -> float:
     found = [times.get(timeout=PATIENCE_S) for _ in processes]
     for process in processes:
         process.join()
-    return max(end for _, end in found) - min(start for start, _ in found)
+    starts, ends, processor = zip(*found, strict=True)
+    return max(ends) - min(starts), sum(processor)
 
 
 def main() -> None:
@@ -93,31 +96,30 @@ def main() -> None:
         cell, patch = costs.planned.plan.patches.cell, costs.planned.plan.patches.patch
         # `auto` times a few shapes, which noise may sway: all runs and bare passes take the one chosen here.
         fixed = {"patch_px": patch[0]} if cell[0] == cell[1] else {}
-        row("pixels", "patch", "fed over kept", "patches", "run s", "bare s", "run over bare")
-        row("---", "---", "---", "---", "---", "---", "---")
-        whole, alone, stages = [], [], []
+        pixels = f"{shape[0] * shape[1] / 1e6:.1f} MP"
+        print(f"{pixels}, patches of {patch[0]} x {patch[1]}, fed over kept {costs.costs.overhead:.3f} (bar 1.6)\n")
+        row("patches", "run s", "bare s", "run over bare", "processor: run s", "bare s", "run over bare")
+        row(*["---"] * 7)
+        clocks, alone = [], []
         patches, count = folder / "patches.npy", 0
         for i in range(options.repeats):
             settings = config(image, folder / f"run{i}", model=model_of(options), tiling=fixed)
-            clock = timed(settings)
-            stages.append(clock.stages)
+            clocks.append(timed(settings))
             count = count or save_patches(folder / f"run{i}", patches)
-            whole.append(clock.total_s)
             alone.append(bare_s(patches, settings))
-            row(
-                f"{shape[0] * shape[1] / 1e6:.1f} MP",
-                f"{patch[0]} x {patch[1]}",
-                f"{costs.costs.overhead:.3f}",
-                count,
-                f"{whole[-1]:.1f}",
-                f"{alone[-1]:.1f}",
-                f"{whole[-1] / alone[-1]:.3f}",
-            )
-        ratios = [a / b for a, b in zip(whole, alone, strict=True)]
-        print(f"\nengine cost {spread(ratios)}, bar 1.15; plan cost {costs.costs.overhead:.3f}, bar 1.6")
-        named = {name: median([s[name] for s in stages]) for name in stages[0]}
-        named["rest"] = median([w - sum(s.values()) for w, s in zip(whole, stages, strict=True)])
-        print("seconds by stage: " + ", ".join(f"{name} {value:.2f}" for name, value in named.items()))
+            pairs = [(clocks[-1].total_s, alone[-1][0]), (sum(clocks[-1].processor.values()), alone[-1][1])]
+            row(count, *(cell for a, b in pairs for cell in (f"{a:.1f}", f"{b:.1f}", f"{a / b:.3f}")))
+        report(clocks, alone)
+
+
+def report(clocks: list[Clock], alone: list[tuple[float, float]]) -> None:
+    """The ratios, and where the time goes."""
+    ratios = [c.total_s / b for c, (b, _) in zip(clocks, alone, strict=True)]
+    processor = [sum(c.processor.values()) / b for c, (_, b) in zip(clocks, alone, strict=True)]
+    print(f"\nengine cost {spread(ratios)}, bar 1.15; in processor time {spread(processor)}")
+    named = {name: median([c.stages[name] for c in clocks]) for name in clocks[0].stages}
+    named["rest"] = median([c.total_s - sum(c.stages.values()) for c in clocks])
+    print("seconds by stage: " + ", ".join(f"{name} {value:.2f}" for name, value in named.items()))
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from images import touching_field, write_plain, write_truth
-from timing import WORKERS, arguments, config, median, row, spread, timed
+from timing import WORKERS, Clock, arguments, config, median, row, spread, timed
 
 from slidebatch.geometry import Box
-from slidebatch.plan import level_shape
 from slidebatch.store import create_array
 from slidebatch.tiling import parts
 
@@ -62,9 +61,14 @@ def matches(truth: Labels, found: Labels) -> dict[str, int]:
     }
 
 
-def final_labels(results: Path, level: int) -> Labels:
-    """A level of the finished label image."""
-    return np.asarray(zarr.open_array(str(results / "labels.zarr" / "field" / str(level)), mode="r")[:])
+def finished(results: Path, level: int) -> Any:
+    """A level of the finished label image, on disk."""
+    return zarr.open_array(str(results / "labels.zarr" / "field" / str(level)), mode="r")
+
+
+def levels_of(results: Path) -> int:
+    """How many levels the finished label image has."""
+    return len(list((results / "labels.zarr" / "field").glob("[0-9]*")))
 
 
 def again(results: Path) -> None:
@@ -78,7 +82,7 @@ def alone(folder: Path, out: Path, tasks: list[tuple[int, Box]], turn: Any, barr
     levels = {level: np.load(folder / f"{level}.npy") for level, _ in tasks}
     arrays = {level: zarr.open_array(str(out / str(level)), mode="r+") for level in levels}
     barrier.wait()
-    begun = time.perf_counter()
+    begun, processor = time.perf_counter(), time.process_time()
     while True:
         with turn.get_lock():
             i = turn.value
@@ -87,15 +91,17 @@ def alone(folder: Path, out: Path, tasks: list[tuple[int, Box]], turn: Any, barr
             break
         level, region = tasks[i]
         arrays[level][region.slices()] = levels[level][region.slices()]
-    times.put((begun, time.perf_counter()))
+    times.put((begun, time.perf_counter(), time.process_time() - processor))
 
 
-def zarr_s(folder: Path, out: Path, shapes: list[tuple[int, int]], chunk_px: int, shard_px: int) -> float:
-    """Seconds in which two processes write all levels with zarr alone."""
+def zarr_s(folder: Path, out: Path, results: Path) -> tuple[float, float]:
+    """Seconds in which two processes write all levels of the finished label image with zarr alone; processor time."""
     tasks = []
-    for level, shape in enumerate(shapes):
-        create_array(out / str(level), shape, "uint32", (chunk_px,) * 2, (shard_px,) * 2, ("y", "x"))
-        tasks += [(level, region) for region in parts(shape, (shard_px, shard_px))]
+    for level in range(levels_of(results)):
+        array = finished(results, level)
+        shard = array.shards or array.shape
+        create_array(out / str(level), array.shape, "uint32", array.chunks, array.shards, ("y", "x"))
+        tasks += [(level, region) for region in parts(array.shape, shard)]
     spawn = multiprocessing.get_context("spawn")
     turn, barrier, times = spawn.Value("i", 0), spawn.Barrier(WORKERS), spawn.Queue()
     asked = (folder, out, tasks, turn, barrier, times)
@@ -105,8 +111,16 @@ def zarr_s(folder: Path, out: Path, shapes: list[tuple[int, int]], chunk_px: int
     found = [times.get(timeout=PATIENCE_S) for _ in processes]
     for process in processes:
         process.join()
+    if contents(out) != contents(results / "labels.zarr" / "field"):
+        raise SystemExit("zarr alone wrote other chunks than the run: the comparison would not be fair")
     shutil.rmtree(out)
-    return max(end for _, end in found) - min(start for start, _ in found)
+    starts, ends, processor = zip(*found, strict=True)
+    return max(ends) - min(starts), sum(processor)
+
+
+def contents(group: Path) -> dict[str, int]:
+    """Sizes of the files that hold pixels."""
+    return {str(p.relative_to(group)): p.stat().st_size for p in group.rglob("c/**/*") if p.is_file()}
 
 
 def settle_config(folder: Path) -> Any:
@@ -132,35 +146,33 @@ def main() -> None:
         write_plain(folder / "images" / "field.tif", truth.shape)
         settings = settle_config(folder)
         infer_s = timed(settings).stages["infer"]
-        told = matches(truth, final_labels(folder / "results", 0))
+        told = matches(truth, np.asarray(finished(folder / "results", 0)[:]))
         print(", ".join(f"{name}: {value}" for name, value in told.items()))
-        levels = len(list((folder / "results" / "labels.zarr" / "field").glob("[0-9]*")))
-        shapes = [level_shape(truth.shape, level) for level in range(levels)]
-        for level in range(levels):
-            np.save(folder / f"{level}.npy", final_labels(folder / "results", level))
-        stages, writes = [], []
+        for level in range(levels_of(folder / "results")):
+            np.save(folder / f"{level}.npy", finished(folder / "results", level)[:])
+        clocks, writes = [], []
         for _ in range(options.repeats):
             again(folder / "results")
-            stages.append(timed(settings).stages)
-            spec = settings.output
-            writes.append(zarr_s(folder, folder / "alone", shapes, spec.chunk_px, spec.shard_px))
-        report(stages, writes, infer_s)
+            clocks.append(timed(settings))
+            writes.append(zarr_s(folder, folder / "alone", folder / "results"))
+        report(clocks, writes, infer_s)
 
 
-def report(stages: list[dict[str, float]], writes: list[float], infer_s: float) -> None:
+def report(clocks: list[Clock], writes: list[tuple[float, float]], infer_s: float) -> None:
     """Rows of stages, then the ratios."""
-    after = [name for name in stages[0] if name not in {"prepare", "infer"}]
-    row("stage", "s", "over zarr alone")
-    row("---", "---", "---")
+    after = [name for name in clocks[0].stages if name not in {"prepare", "infer"}]
+    wall, processor = zip(*writes, strict=True)
+    row("stage", "s", "over zarr alone", "processor s", "over zarr alone")
+    row(*["---"] * 5)
     for name in after:
-        took = [s[name] for s in stages]
-        row(name, spread(took), f"{median(took) / median(writes):.2f}")
-    row("zarr alone", spread(writes), "1.00")
-    counted = [sum(s[n] for n in after if n != "measure") for s in stages]
-    measured = [sum(s[n] for n in after) for s in stages]
-    bar = [a / b for a, b in zip(counted, writes, strict=True)]
-    both = [a / b for a, b in zip(measured, writes, strict=True)]
-    print(f"\nmerging over zarr alone {spread(bar)}, bar 2.5; with measure {spread(both)}; infer {infer_s:.1f} s")
+        took, used = median([c.stages[name] for c in clocks]), median([c.processor[name] for c in clocks])
+        row(name, f"{took:.2f}", f"{took / median(wall):.2f}", f"{used:.2f}", f"{used / median(processor):.2f}")
+    row("zarr alone", f"{median(wall):.2f}", "1.00", f"{median(processor):.2f}", "1.00")
+    for title, names in {"merging": [n for n in after if n != "measure"], "with measure": after}.items():
+        walls = [sum(c.stages[n] for n in names) / w for c, w in zip(clocks, wall, strict=True)]
+        used_all = [sum(c.processor[n] for n in names) / w for c, w in zip(clocks, processor, strict=True)]
+        print(f"\n{title} over zarr alone {spread(walls)}, bar 2.5; in processor time {spread(used_all)}")
+    print(f"infer {infer_s:.1f} s")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from slidebatch import batch
 from slidebatch.config import RunConfig
 from slidebatch.events import Event, OnEvent, RunEnded, StageEnded, StageStarted
@@ -21,9 +23,14 @@ WORKERS = 2
 
 @dataclass
 class Clock:
-    """Listens to a run: when its first stage began, how long each stage took, when the run ended."""
+    """Listens to a run: when its first stage began, how long each stage took, when the run ended.
+
+    `processor` is processor time of the run's processes by stage: what else runs on the machine hardly counts.
+    """
 
     stages: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
+    mark_s: float = 0.0
     begun: float = 0.0
     total_s: float = 0.0
     also: OnEvent | None = None
@@ -32,12 +39,22 @@ class Clock:
         now = time.perf_counter()
         if isinstance(event, StageStarted) and not self.begun:
             self.begun = now
+        if isinstance(event, StageStarted):
+            self.mark_s = processor_s()
         if isinstance(event, StageEnded):
             self.stages[event.stage] = event.seconds
+            self.processor[event.stage] = processor_s() - self.mark_s
         if isinstance(event, RunEnded):
             self.total_s = now - self.begun
         if self.also is not None:
             self.also(event)
+
+
+def processor_s() -> float:
+    """Processor time that this process and those below it have taken so far."""
+    own = psutil.Process()
+    times = [p.cpu_times() for p in (own, *own.children(recursive=True)) if p.is_running()]
+    return sum(t.user + t.system for t in times)
 
 
 def config(images: Path, results: Path, **sections: Any) -> RunConfig:

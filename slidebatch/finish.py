@@ -102,17 +102,19 @@ def _discard(job: Job, number: int) -> None:
 def _write_groups(job: Job, slides: Sequence[SlidePlan]) -> None:
     """Groups above the images: the root, plates and wells, naming only what is there."""
     root = job.results / "labels.zarr"
-    plates: dict[str | None, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    plates: dict[Path, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    names: dict[Path, str] = {}
     for slide in slides:
         source = slide.source
         if source.row is not None and source.column is not None and slide.image is not None:
-            plates[source.plate][source.row, source.column].append(slide.image.rsplit("/", 1)[1])
-    if None not in plates:
+            image = root / slide.image
+            plates[image.parents[2]][source.row, source.column].append(image.name)
+            names[image.parents[2]] = source.plate or job.plan.name
+    if root not in plates:
         write_group(root, {})
-    for plate, wells in plates.items():
-        folder = root if plate is None else root / plate
+    for folder, wells in plates.items():
         most = max(len(fields) for fields in wells.values())
-        write_group(folder, ngff.plate(plate or job.plan.name, list(wells), most))
+        write_group(folder, ngff.plate(names[folder], list(wells), most))
         for (row, column), fields in wells.items():
             write_group(folder / row, {})
             write_group(folder / row / column, ngff.well(sorted(fields, key=lambda f: (len(f), f))))

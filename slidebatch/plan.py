@@ -225,8 +225,10 @@ def prepare_print(plan: Plan, slide: SlidePlan) -> str:
 def infer_print(plan: Plan, slide: SlidePlan, window: object) -> str:
     """Fingerprint of a slide's maps or detections; `window` is its stored normalisation."""
     run = (plan.card.digest, plan.model.threads, plan.device, asdict(plan.patches), plan.block_cells)
-    slack = plan.decode.slack_px if plan.card.family == "detections" else None
-    return digest(prepare_print(plan, slide), window, run, slack)
+    detections = plan.card.family == "detections"
+    slack = plan.decode.slack_px if detections else None
+    reach = plan.largest_px if slide.tissue or detections else None  # how far from tissue cells are run
+    return digest(prepare_print(plan, slide), window, run, slack, reach)
 
 
 def decode_print(plan: Plan, slide: SlidePlan, window: object) -> str:

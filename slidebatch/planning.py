@@ -121,10 +121,12 @@ def _slides(
 ) -> tuple[list[SlidePlan], list[Fault], list[str]]:
     """Every usable input as planned, the faults of all others, and notes for the user."""
 
+    wanted = Wanted(config, spec, card, found.plate, len({s.plate for s in found.sources}) > 1)
+
     def planned(source: Source) -> SlidePlan | Fault:
         try:
             with open_slide(source, z=spec.z, staged=str(_work(config) / "staged")) as slide:
-                return _slide_plan(config, spec, found.plate, card, slide)
+                return _slide_plan(wanted, slide)
         except (InputError, ConfigError) as error:
             return Fault(source.slide, tuple(f.path for f in source.files), str(error))
 
@@ -147,12 +149,23 @@ def _work(config: RunConfig) -> Path:
     return Path(config.output.path) / "work"
 
 
-def _slide_plan(config: RunConfig, spec: InputSpec, plate: bool, card: Card, slide: Slide) -> SlidePlan:
+@dataclass(frozen=True)
+class Wanted:
+    """What every input is planned by. `several`: whether there is more than one plate."""
+
+    config: RunConfig
+    spec: InputSpec
+    card: Card
+    plate: bool
+    several: bool
+
+
+def _slide_plan(wanted: Wanted, slide: Slide) -> SlidePlan:
     """One input as planned. InputError where it does not fit the network."""
-    source = slide.source
+    source, config, spec, card, plate = slide.source, wanted.config, wanted.spec, wanted.card, wanted.plate
     channels = _channels(spec, card, slide)
     copied = config.output.image == "copy" or (config.output.image == "auto" and plate)
-    base = _plate_path(source) if plate else source.slide
+    base = _plate_path(source, wanted.several) if plate else source.slide
     per_plate = config.normalise.per == "plate" or (config.normalise.per == "auto" and plate)
     return SlidePlan(
         source=source,
@@ -189,9 +202,10 @@ def _channels(spec: InputSpec, card: Card, slide: Slide) -> tuple[int, ...]:
     return chosen
 
 
-def _plate_path(source: Source) -> str:
-    """Where a field lies inside labels.zarr."""
-    return "/".join(p for p in (source.plate, source.row, source.column, str(source.field or 0)) if p is not None)
+def _plate_path(source: Source, several: bool) -> str:
+    """Where a field lies inside labels.zarr, which is the plate itself unless there are several."""
+    plate = source.plate if several else None
+    return "/".join(p for p in (plate, source.row, source.column, str(source.field or 0)) if p is not None)
 
 
 def file_digest(paths: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from math import log2
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,11 @@ from slidebatch.instances import Instances
 from slidebatch.spec import Spec
 
 FAULTY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENOMEM}
+
+if find_spec("zarrs") is not None:  # the extra `fast`: the same files by other code
+    import zarrs  # noqa: F401  (registers its pipeline)
+
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
 
 
 class OutputSpec(Spec):

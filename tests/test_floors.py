@@ -58,6 +58,7 @@ DOORS = {
     "typer": {"cli"},
     "xarray": {"results"},
     "zarr": {"store", "slides", "results"},
+    "zarrs": {"store"},
 }
 """Which modules may import which library; what is not named here may be imported nowhere."""
 

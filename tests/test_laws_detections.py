@@ -111,6 +111,19 @@ def test_each_nucleus_is_found_once(tmp_path: Path, core_px: int) -> None:
     assert seen[0] > 0, "no seam was put to the test"
 
 
+def test_no_nucleus_falls_between_two_cells(tmp_path: Path) -> None:
+    """Nuclei centred on the lines between cells, which two views place on different sides: each is found once."""
+    truth, name = np.zeros((200, 460), np.int32), 0
+    for y in range(4, 180, 24):
+        for x in range(64, 440, 64):  # the cells' lines: patches of 128 px without margins of 32
+            name += 1
+            truth[y : y + 12, x - 6 : x + 6] = name
+    write_slides(tmp_path, {"a": truth})
+    found = detect(tmp_path, "out", 128, 100, jitter=0.6)
+    assert found.max() == name
+    assert sorted(overlap(found, truth).truth) == list(range(1, name + 1))
+
+
 def test_dropped_and_split_nuclei_are_counted(tmp_path: Path) -> None:
     """At stated rates exactly the nuclei that the oracle drops are missing, and those it splits count twice."""
     truth = spaced((400, 420), 2)

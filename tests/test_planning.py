@@ -42,7 +42,7 @@ def test_what_cannot_fit_is_refused(folder: Path, changed: dict[str, Any], words
         with pytest.raises(PlanError, match=words) as told:
             start(settings)
         assert "\n" not in str(told.value)
-    assert not (folder / "out" / "manifest.json").exists()
+    assert not (folder / "out").exists()
 
 
 def large_slide(folder: Path, side_px: int) -> Path:
@@ -81,7 +81,13 @@ def test_a_plan_tells_its_costs(folder: Path) -> None:
     assert costs.kept_px == 200 * 260
     assert costs.fed_px == len(plan.tasks("infer")[0].items) * 64 * 64
     text = preview.describe()
-    for words in ("a: 200 x 260 px", "patches: 64 x 64 px", "cores of 96 px", "workers: 1, each at most", "disk: about"):
+    for words in (
+        "a: 200 x 260 px",
+        "patches: 64 x 64 px",
+        "cores of 96 px",
+        "workers: 1, each at most",
+        "disk: about",
+    ):
         assert words in text
 
 
@@ -91,10 +97,9 @@ def test_a_plan_tells_its_costs(folder: Path) -> None:
 def pyramid(path: Path, mpp: float | None) -> None:
     """An OME-TIFF of 512 x 640 px with levels of half and a quarter, stating its pixel size or not."""
     pixels = np.random.default_rng(0).integers(0, 255, (512, 640), np.uint8)
-    size = {} if mpp is None else {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
-    size |= {} if mpp is None else {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+    size = {} if mpp is None else {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}  # micrometres, OME's default
     with tifffile.TiffWriter(path, ome=True) as tiff:
-        tiff.write(pixels, subifds=2, tile=(128, 128), metadata={"axes": "YX", **size})
+        tiff.write(pixels, subifds=2, tile=(128, 128), metadata={"axes": "YX"} | size)
         for step in (2, 4):
             tiff.write(pixels[::step, ::step], subfiletype=1, tile=(128, 128))
 
@@ -169,7 +174,11 @@ def test_a_plain_image_of_unknown_pixel_size_is_taken_as_it_is(folder: Path) -> 
 
 @pytest.mark.parametrize(
     ("channels", "words"),
-    [(["DAPY"], "input.channels names .*DAPY"), ([7], "input.channels names 7"), (None, r"channels DAPI, GFP; say which.*input\.channels")],
+    [
+        (["DAPY"], "input.channels names .*DAPY"),
+        ([7], "input.channels names 7"),
+        (None, r"channels DAPI, GFP; say which.*input\.channels"),
+    ],
 )
 def test_unknown_channels_are_refused(tmp_path: Path, channels: list[str | int] | None, words: str) -> None:
     """A channel that is not there, or none named where there are several: the sentence lists those there are."""
@@ -204,7 +213,10 @@ def test_regions_restrict_nuclei_by_their_centres(folder: Path) -> None:
     inside = []
     for n, box in truth_boxes(everything).items():
         y, x = (box[:2] + box[2:] - 1) // 2 + 0.5
-        sides = [(b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0]) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)]
+        sides = [
+            (b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])
+            for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)
+        ]
         if min(sides) > 0 or max(sides) < 0:
             inside.append(n)
     assert 10 < len(inside) < everything.max() - 10

@@ -153,6 +153,15 @@ def test_another_network_runs_again(tmp_path: Path) -> None:
     assert set(counts(tmp_path).values()) == {3}
 
 
+def test_a_wider_reach_around_tissue_runs_again(tmp_path: Path) -> None:
+    """Where tissue decides which patches are run, so does the largest nucleus: kept maps count only for their own."""
+    write_slides(tmp_path, {"a": touching_field((100, 90), 20, np.random.default_rng(2))})
+    shared = {"output": {"keep_maps": True}, "tissue": {"enabled": "on"}, "model": counting(tmp_path)}
+    for largest_px in (32, 40, 40):
+        run(config(tmp_path, "out", tiling={"largest_px": largest_px}, **shared))
+    assert set(counts(tmp_path).values()) == {2}
+
+
 def test_a_finished_run_given_again_does_nothing(tmp_path: Path) -> None:
     """The same command on a finished folder runs no network and leaves every result as it is."""
     write_slides(tmp_path, {"a": touching_field((100, 90), 20, np.random.default_rng(2))})
@@ -244,7 +253,6 @@ def test_raster_table_and_counts_agree_for_plates(tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
     for place in ("A_01_0", "A_01_1", "B_03_0", "B_03_1"):
         truth = touching_field((90, 80), 20, rng) * (place != "B_03_1")
-        row, column, field = place.split("_")
         for channel in ("1", "2"):
             pixels = np.where(truth > 0, 60 * int(channel), 9).astype(np.uint8)
             tifffile.imwrite(tmp_path / "images" / f"C{channel}-{place}.tif", pixels)

@@ -107,7 +107,7 @@ def test_checksums_see_every_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.ESTALE])
 def test_failing_disks_are_faults_of_the_environment(number: int) -> None:
     """Errors of disk and mount stop the run with a sentence that says how to go on; other errors pass as they are."""
-    with pytest.raises(EnvironmentFault, match="there: .*give the same command again"), disk_faults():
+    with pytest.raises(EnvironmentFault, match=r"there: .*give the same command again"), disk_faults():
         raise OSError(number, "failed", "there")
     with pytest.raises(EnvironmentFault, match="out of memory"), disk_faults():
         raise MemoryError

@@ -32,7 +32,9 @@ class InputSpec(Spec):
     channels: list[str | int] | None = Field(
         default=None, description="Channels for the network, by name or index, in order; all where not given."
     )
-    z: int | Literal["max"] = Field(default="max", description="Focus plane by index, or the maximum of all planes.")
+    z: int | Literal["max"] = Field(
+        default="max", description="Focus plane, counted from 0 in ascending z, or the maximum of all planes."
+    )
     mpp: float | None = Field(default=None, gt=0, description="Micrometres per level-0 pixel, where files do not say.")
     scale: float | None = Field(default=None, gt=0, description="Plan pixels per level-0 pixel, instead of from mpp.")
     regions: str | dict[str, str] | None = Field(

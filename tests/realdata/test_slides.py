@@ -64,7 +64,6 @@ def test_the_real_slide_has_nuclei_where_it_is_dark(slides_run: tuple[Path, batc
     assert lost.mean() < 0.05  # a centroid lies outside its nucleus only where that is bent
 
 
-@pytest.mark.slow()
 def test_a_slide_of_two_levels_with_its_pixel_size_stated(realdata: Path, tmp_path: Path) -> None:
     """At 0.25 um per pixel stated, the second level is segmented and positions are in pixels of the first."""
     config = settings(realdata / "slides" / f"{TCGA}.svs", tmp_path / "results", input={"mpp": 0.25})
@@ -77,9 +76,7 @@ def test_a_slide_of_two_levels_with_its_pixel_size_stated(realdata: Path, tmp_pa
     assert labels.shape == planned.shape
     assert len(table) > 50
     assert table["x1"].max() > 3000, "boxes are not in pixels of the finest level"
-    at = labels.sel(
-        y=(table["y"] * 0.25).to_xarray(), x=(table["x"] * 0.25).to_xarray(), method="nearest"
-    )
+    at = labels.sel(y=(table["y"] * 0.25).to_xarray(), x=(table["x"] * 0.25).to_xarray(), method="nearest")
     assert (np.asarray(at) == table["label"]).mean() > 0.95
     np.testing.assert_allclose(table["area_um2"], table["area"] * 0.25)
 
