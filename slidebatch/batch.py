@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slidebatch import executors, projection
 from slidebatch.config import RunConfig
-from slidebatch.errors import ConfigError, InputError, ResultsError
+from slidebatch.errors import ConfigError
 from slidebatch.events import (
     InputFailed,
     OnEvent,
@@ -30,8 +29,8 @@ from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
 from slidebatch.normalise import Sketch, window
-from slidebatch.plan import Plan, write_plan
-from slidebatch.planning import Planned, make_plan
+from slidebatch.plan import Plan, read_normalisation, write_plan
+from slidebatch.planning import Geometry, Planned, make_plan
 from slidebatch.projection import Costs
 from slidebatch.stages import Attempt, Receipt
 from slidebatch.store import clean_partial, digest, disk_faults, read_json, remove, write_json
@@ -64,29 +63,13 @@ class Outcome:
     accuracy: Any | None
 
 
-@dataclass(frozen=True)
-class Status:
-    """How far a run is, read from its folder."""
-
-    name: str
-    state: str
-    stages: dict[str, tuple[int, int]]
-    slides: int
-    failures: tuple[Failure, ...]
-
-    def describe(self) -> str:
-        """For people."""
-        lines = [f"{self.name}: {self.state}, {self.slides} slides"]
-        if self.state != "done":
-            lines += [f"  {stage}: {done} of {total} tasks" for stage, (done, total) in self.stages.items()]
-        return "\n".join([*lines, *(f"  failed: {f['slide']} in {f['stage']}: {f['why']}" for f in self.failures)])
-
-
 def plan(config: RunConfig) -> Preview:
     """Plan a run and project its costs. ConfigError or PlanError where it cannot be."""
-    planned = make_plan(config, _earlier_cell(config))
-    costs = projection.project(planned.plan, config.executor.count(config.model.threads))
-    projection.check(planned.plan, costs)
+    planned = make_plan(config, _earlier(config))
+    free = executors.free_bytes()
+    at_most = free if config.executor.workers == "auto" else None
+    costs = projection.project(planned.plan, config.executor.count(config.model.threads), at_most)
+    projection.check(planned.plan, costs, free)
     return Preview(planned, costs)
 
 
@@ -101,47 +84,27 @@ def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
     with disk_faults():
         preview = plan(config)
         with lease(results / "work"):
-            return Driver(results / "work", preview.planned, config, on_event).run()
-
-
-def status(path: Path) -> Status:
-    """How far the run in a results folder is. ResultsError if there is none."""
-    work = Path(path) / "work"
-    if not (Path(path) / "manifest.json").exists():
-        raise ResultsError(f"{path}: no run has begun here; name the output.path of a run")
-    told = read_json(Path(path) / "manifest.json")
-    failures = tuple(read_json(p) for p in sorted((work / "failed").glob("*.json")))
-    if told["state"] == "done":
-        failures = tuple(_lines(Path(path) / "failures.jsonl"))
-    stages = {}
-    if told["state"] != "done":
-        job = open_job(str(work.absolute()))
-        for stage in job.plan.stages:
-            done = len(list((work / "receipts" / stage).glob("*.json")))
-            stages[stage] = (done, len(job.tasks(stage)))
-    return Status(told["name"], told["state"], stages, len(told["slides"]), failures)
-
-
-def _lines(path: Path) -> Iterator[Failure]:
-    for line in path.read_text().splitlines():
-        yield json.loads(line)
+            return Driver(results / "work", preview, config, on_event).run()
 
 
 def _refuse_foreign(results: Path) -> None:
     """A folder with other things in it is never written to."""
-    if results.is_dir() and any(results.iterdir()) and not (results / "work").is_dir():
+    ours = any((results / name).exists() for name in ("work", "manifest.json"))
+    if results.is_dir() and any(results.iterdir()) and not ours:
         raise ConfigError(
             f"{results} holds files that are not a slidebatch run; set output.path to an empty or new folder"
         )
 
 
-def _earlier_cell(config: RunConfig) -> tuple[int, int] | None:
-    """The patch shape that an earlier start of this very config chose."""
+def _earlier(config: RunConfig) -> Geometry | None:
+    """What `auto` chose at an earlier start of this very config."""
     try:
         told = read_json(Path(config.output.path) / "work" / "start.json")
     except (FileNotFoundError, ValueError):
         return None
-    return (told["cell"][0], told["cell"][1]) if told["tiling"] == _tiling_print(config) else None
+    if told["tiling"] != _tiling_print(config):
+        return None
+    return Geometry((told["cell"][0], told["cell"][1]), told["core_px"], told["block_cells"])
 
 
 def _tiling_print(config: RunConfig) -> str:
@@ -155,12 +118,16 @@ class Driver:
     """One start of a run: goes through the stages and keeps the ledger."""
 
     work: Path
-    planned: Planned
+    preview: Preview
     config: RunConfig
     on_event: OnEvent
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
     ledger: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     told: set[str] = field(default_factory=set)
+
+    @property
+    def planned(self) -> Planned:
+        return self.preview.planned
 
     @property
     def plan(self) -> Plan:
@@ -173,24 +140,38 @@ class Driver:
     def run(self) -> Outcome:
         """All stages, then the end."""
         begun = time.perf_counter()
+        vanished = self._vanished()
         self._start()
-        executor = executors.start(self.config.executor, self.config.model.threads)
+        executor = executors.start(self.config.executor, self.preview.costs.workers)
         try:
             self.on_event(
                 RunStarted(self.plan.name, str(self.work.parent), tuple(self.plan.stages), executor.dashboard)
             )
-            for note in self.planned.notes:
+            for note in (*self.planned.notes, *vanished):
                 self.on_event(RunNote(note))
             self._tell_failures()
             for stage in self.plan.stages:
                 self._stage(executor, stage)
                 if stage == "prepare":
                     self._normalise()
+                    self._unmark()
+                    self._tell_failures()
         finally:
             executor.close()
         outcome = self._finish()
         self.on_event(RunEnded(outcome.done, outcome.failed, self._nuclei(), time.perf_counter() - begun))
         return outcome
+
+    def _vanished(self) -> list[str]:
+        """A note on slides that an earlier start finished and that are no longer among the inputs."""
+        try:
+            told = read_json(self.work.parent / "manifest.json")
+        except (FileNotFoundError, ValueError):
+            return []
+        here = {*self.plan.numbers, *(f.slide for f in self.planned.faults)}
+        gone = [s["slide"] for s in told["slides"] if s["state"] == "done" and s["slide"] not in here]
+        shown = ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else "")
+        return [f"{shown}: no longer among the inputs; their results will be removed"] if gone else []
 
     def _start(self) -> None:
         """Store the plan, forget old failures (they are tried again), clean what kills left."""
@@ -200,13 +181,16 @@ class Driver:
         write_plan(self.work, self.plan)
         write_json(
             self.work / "start.json",
-            {"cell": list(self.plan.patches.cell), "tiling": _tiling_print(self.config)},
+            {
+                "cell": list(self.plan.patches.cell),
+                "core_px": self.plan.tiles.core_px,
+                "block_cells": self.plan.block_cells,
+                "tiling": _tiling_print(self.config),
+            },
         )
         for fault in self.planned.faults:
             record = {"slide": fault.slide, "stage": "plan", "why": fault.sentence, "attempts": 1}
             write_json(self.job.failure(fault.slide), record)
-        if not (self.work / "normalisation.json").exists():
-            write_json(self.work / "normalisation.json", {})
         self._write_manifest("running")
 
     def _write_manifest(self, state: str) -> None:
@@ -261,18 +245,28 @@ class Driver:
             if not job.failed(number):
                 groups[slide.group].append(number)
         windows = {g: self._window(job, numbers) for g, numbers in groups.items()}
-        if windows != read_json(self.work / "normalisation.json"):
-            write_json(self.work / "normalisation.json", windows)
+        if windows != read_normalisation(self.work):
+            write_json(self.work / "normalisation.json", windows, durable=True)
+
+    def _unmark(self) -> None:
+        """Take the markers of slides that must be done again, so that they do not count once half of it is done."""
+        job = self.job
+        for number in range(len(self.plan.slides)):
+            if not job.finished(number):
+                remove(job.marker(number))
 
     def _window(self, job: Job, numbers: Sequence[int]) -> dict[str, Any]:
-        sketches = [Sketch.from_json(read_json(job.prepared(n).with_suffix(".json"))) for n in numbers]
-        try:
-            return dict(window(sketches, self.plan.normalise, job.at(numbers[0]).rgb).to_json())
-        except ValueError as error:
-            names = ", ".join(job.at(n).slide for n in numbers[:3])
-            raise InputError(
-                f"{names}: {error}; give inputs with the same channels, or normalise.per: slide"
-            ) from error
+        """The pooled window of a group; fields with other channels than most are quarantined."""
+        sketches = {n: Sketch.from_json(read_json(job.prepared(n).with_suffix(".json"))) for n in numbers}
+        channels = Counter(len(s.quantiles) for s in sketches.values())
+        most = max(channels, key=lambda c: (channels[c], c))
+        for number in [n for n in numbers if len(sketches[n].quantiles) != most]:
+            found = len(sketches.pop(number).quantiles)
+            why = f"found {found} channels where the rest of its plate has {most}; set normalise.per: slide"
+            record = {"slide": job.at(number).slide, "stage": "prepare", "why": why, "attempts": 1}
+            write_json(job.failure(job.at(number).slide), record)
+        rgb = job.at(next(iter(sketches))).rgb
+        return dict(window(list(sketches.values()), self.plan.normalise, rgb).to_json())
 
     def _tell_failures(self) -> None:
         for failure in self._failures():

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Literal, Protocol
 
 import psutil
@@ -25,9 +26,6 @@ from slidebatch.allocator import ENVIRONMENT, keep_memory
 from slidebatch.errors import EnvironmentFault
 from slidebatch.spec import Spec
 from slidebatch.stages import Receipt, perform
-
-WORKER_BYTES = 2_000_000_000
-"""Memory that a worker is given room for when their number is chosen: imports, network, a block, a tile."""
 
 WINDOW = 3
 """Tasks per worker that are under way at once; more would only wait at the workers."""
@@ -47,13 +45,12 @@ class ExecutorSpec(Spec):
     )
 
     def count(self, threads: int) -> int:
-        """How many workers of `threads` network threads each this machine has room for."""
+        """How many workers of `threads` network threads each this machine has cores for."""
         if self.kind == "serial":
             return 1
         if self.workers != "auto":
             return self.workers
-        cores = len(os.sched_getaffinity(0)) // threads
-        return max(1, min(cores, int(psutil.virtual_memory().available // WORKER_BYTES)))
+        return max(1, usable_cores() // threads)
 
 
 SETTINGS: dict[str, object] = {
@@ -86,6 +83,23 @@ def _interrupts_ignored() -> Iterator[None]:
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)  # type: ignore[arg-type]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_bytes() -> int:
+    """Memory that new processes may take: what the machine has free, or less where a control group allows less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no control group, or one without a limit ("max")
+        return free
+    return min(free, limit - used)
 
 
 class Executor(Protocol):
@@ -181,6 +195,6 @@ class Local:
         self._cluster.close()
 
 
-def start(spec: ExecutorSpec, threads: int) -> Executor:
-    """The executor that the config asks for."""
-    return Serial() if spec.kind == "serial" else Local(spec.count(threads))
+def start(spec: ExecutorSpec, workers: int) -> Executor:
+    """The executor that the config asks for, with so many workers."""
+    return Serial() if spec.kind == "serial" else Local(workers)

@@ -78,13 +78,14 @@ def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger
         _discard(job, number)
     _write_groups(job, [job.at(n) for n in good])
     _forget_others(job, good)
-    _write_summary(job, good, ledger)
+    numbers = {n: _numbers(job, n, ledger) for n in good}
+    _write_summary(job, good, numbers)
     lines = "".join(json.dumps(f) + "\n" for f in failures)
     write_atomically(job.results / "failures.jsonl", lines.encode())
     for number in good:
         write_json(
             job.marker(number),
-            {"print": job.final_print(number), "ledger": ledger.get(job.at(number).slide)},
+            {"print": job.final_print(number), "ledger": numbers[number]},
         )
     told = manifest(job, "done", config, failures)
     sync_all()
@@ -141,22 +142,44 @@ def _prune(folder: Path, wanted: set[Path]) -> None:
             shutil.rmtree(below)
 
 
-def _write_summary(job: Job, good: Sequence[int], ledger: dict[str, dict[str, float]]) -> None:
+SUMMARY = pa.schema(
+    [
+        *((name, pa.string()) for name in ("slide", "plate", "well")),
+        ("field", pa.int64()),
+        ("state", pa.string()),
+        ("nuclei", pa.int64()),
+        *((name, pa.float64()) for name in ("mm2", "nuclei_per_mm2", "mm2_per_s")),
+    ]
+)
+"""The columns that every summary has; facts of the manifest and numbers of the ledger follow."""
+
+
+def _write_summary(job: Job, good: Sequence[int], numbers: dict[int, dict[str, float]]) -> None:
     """One row per finished slide: counts, density, seams, seconds per stage, mm2/s."""
-    rows = [_row(job, n, ledger.get(job.at(n).slide) or read_json(job.marker(n))["ledger"] or {}) for n in good]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    rows = [_row(job, n, numbers[n]) for n in good]
+    others = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in SUMMARY.names]
+    columns = {f.name: pa.array([row[f.name] for row in rows], f.type) for f in SUMMARY}
+    table = pa.table({**columns, **{name: [row.get(name) for row in rows] for name in others}})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_atomically(job.results / "summary.parquet", sink.getvalue().to_pybytes())
 
 
+def _numbers(job: Job, number: int, ledger: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The ledger of a slide: of this start, and of the one that finished it for what this one did not do."""
+    earlier = read_json(job.marker(number))["ledger"] if job.finished(number) else {}
+    return {**earlier, **ledger.get(job.at(number).slide, {})}
+
+
 def _row(job: Job, number: int, numbers: dict[str, float]) -> dict[str, Any]:
+    """A slide's row; facts never take the place of the summary's own columns."""
     slide = job.at(number)
     nuclei = pq.read_metadata(job.table(number)).num_rows
     mm2 = None if slide.mpp_plan is None else slide.shape[0] * slide.shape[1] * slide.mpp_plan**2 / 1e6
     seconds = sum(v for k, v in numbers.items() if k.startswith("seconds_"))
     return {
+        **dict(slide.source.facts),
+        **numbers,
         "slide": slide.slide,
         "plate": slide.source.plate,
         "well": slide.source.well,
@@ -166,8 +189,6 @@ def _row(job: Job, number: int, numbers: dict[str, float]) -> dict[str, Any]:
         "mm2": mm2,
         "nuclei_per_mm2": None if not mm2 else nuclei / mm2,
         "mm2_per_s": None if not mm2 or not seconds else mm2 / seconds,
-        **dict(slide.source.facts),
-        **numbers,
     }
 
 

@@ -1,13 +1,13 @@
-"""Stage infer: networks on patches, each patch exactly once per slide.
+"""Stages maps and infer: networks on patches, each patch exactly once per slide.
 
-A task owns a block of whole cells. It reads the block with its margin once, normalises it, runs the network
-on every cell that may hold tissue, and keeps the cell of each answer. Pixels beyond the slide are mirrored.
+A task of `infer` owns a block of whole cells. It runs the network on the patch around every cell that may hold
+nuclei in tissue, and keeps the cell of each answer. Pixels beyond the slide are mirrored. Maps are blank where
+no nucleus in tissue can reach, pixel by pixel, so that nothing depends on the cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,14 @@ CHUNK_PX = 512
 """Largest chunk of the stored maps, in pixels."""
 
 
-def create_maps(job: Job, number: int) -> Path:
-    """Lay out the maps of a slide: (K, Y, X) uint8, one shard per block."""
+def create_maps(job: Job, number: int, _: Box) -> Made:
+    """Lay out the maps of a slide, in place of any others: (K, Y, X) uint8, one shard per block."""
     plan, slide = job.plan, job.at(number)
     layers = len(plan.card.maps)
     cell = (_chunk(plan.patches.cell[0]), _chunk(plan.patches.cell[1]))
     path = job.maps(number)
     create_array(path, (layers, *slide.shape), "uint8", (layers, *cell), (layers, *plan.block), ("c", "y", "x"))
-    return path
+    return Made((path / "zarr.json",))
 
 
 def _chunk(cell_px: int) -> int:
@@ -50,6 +50,9 @@ def infer_maps(job: Job, number: int, block: Box) -> Made:
         for cell, answer in zip(batch, found, strict=True):
             kept = cell.shift(plan.patches.margin_px, plan.patches.margin_px)
             maps[:, *cell.slices(block)] = answer[:, *kept.slices(cell)]
+    mask = job.tissue(number)
+    if mask is not None:
+        maps *= mask.reach_of(block)
     return Made(tuple(write_region(job.maps(number), maps, block)), facts=_fed(plan, cells))
 
 
@@ -60,7 +63,7 @@ def infer_detections(job: Job, number: int, block: Box) -> Made:
     for cell in cells:  # one patch at a time: a detector's batch mates change its answer
         patches, places = _patches(job, number, [cell])
         for found in job.model.detect(patches, places):  # type: ignore[union-attr]
-            kept.append(_centred(found, cell.grow(plan.decode.slack_px)))
+            kept.append(centred(found, cell.grow(plan.decode.slack_px), job.at(number).shape))
     kept = [d for d in kept if len(d)] or kept
     arrays = {n: np.concatenate([getattr(d, n) for d in kept]) for n in ("box", "score", "mask")}
     path = job.detections(number, block)
@@ -73,7 +76,7 @@ def live_cells(job: Job, number: int, block: Box) -> list[Box]:
     plan, slide = job.plan, job.at(number)
     mask = job.tissue(number)
     cells = parts(slide.shape, plan.patches.cell, block)
-    return [c for c in cells if mask is None or mask.any_in(c.grow(plan.largest_px))]
+    return [c for c in cells if mask is None or mask.any_in(c)]
 
 
 def read_patch(job: Job, number: int, box: Box) -> npt.NDArray[np.float32]:
@@ -110,11 +113,11 @@ def _fed(plan: Plan, cells: list[Box]) -> dict[str, int]:
     return {"kept_px": sum(c.area for c in cells), "fed_px": len(cells) * patch[0] * patch[1]}
 
 
-def _centred(found: Detections, cell: Box) -> Detections:
-    """The detections whose centres lie in `cell`."""
-    middle = (found.box[:, :2] + found.box[:, 2:]) / 2
-    low, high = np.array([cell.y0, cell.x0]), np.array([cell.y1, cell.x1])
-    keep = ((middle >= low) & (middle < high)).all(axis=1)
+def centred(found: Detections, box: Box, shape: Shape) -> Detections:
+    """The detections whose centres lie in `box`; a centre beyond the slide counts at the slide's edge."""
+    middle = (found.box[:, :2].astype(np.float64) + found.box[:, 2:]) / 2
+    middle = np.clip(middle, 0, np.array(shape) - 0.5)
+    keep = ((middle >= [box.y0, box.x0]) & (middle < [box.y1, box.x1])).all(axis=1)
     return Detections(found.box[keep], found.score[keep], found.mask[keep])
 
 

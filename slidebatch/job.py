@@ -19,7 +19,7 @@ from slidebatch import models
 from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.normalise import Window
-from slidebatch.plan import Plan, SlidePlan, paint_print, read_normalisation, read_plan
+from slidebatch.plan import Plan, SlidePlan, Task, paint_print, read_normalisation, read_plan
 from slidebatch.slides import Slide, open_slide
 from slidebatch.store import read_json, read_shard
 
@@ -38,9 +38,13 @@ class Made:
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Stored tissue mask of a slide: `mask` (y, x) bool, one pixel per `step_px` plan pixels."""
+    """Stored tissue of a slide: `mask` (y, x) bool, one pixel per `step_px` plan pixels.
+
+    `reach` is the mask grown by the largest nucleus: what networks may see of nuclei in tissue.
+    """
 
     mask: npt.NDArray[np.bool_]
+    reach: npt.NDArray[np.bool_]
     step_px: float
 
     def at(self, centre: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -50,10 +54,16 @@ class TissueMask:
         return found
 
     def any_in(self, box: Box) -> bool:
-        """Whether any tissue lies in a box of plan pixels."""
-        low = np.floor(np.maximum([box.y0, box.x0], 0) / self.step_px).astype(int)
-        high = np.ceil(np.array([box.y1, box.x1]) / self.step_px).astype(int) + 1
-        return bool(self.mask[low[0] : high[0], low[1] : high[1]].any())
+        """Whether any place within reach of tissue lies in a box of plan pixels."""
+        return bool(self.reach_of(box).any())
+
+    def reach_of(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Which pixels of a box of plan pixels lie within reach of tissue: (Y, X)."""
+        rows, columns = (
+            np.minimum((np.arange(start, stop) / self.step_px).astype(np.int64), size - 1)
+            for start, stop, size in zip((box.y0, box.x0), (box.y1, box.x1), self.reach.shape, strict=True)
+        )
+        return self.reach[rows[:, None], columns[None, :]]
 
 
 class Job:
@@ -63,6 +73,7 @@ class Job:
         self.work = work
         self.plan: Plan = read_plan(work)
         self._open: OrderedDict[int, Slide] = OrderedDict()
+        self._tasks: dict[str, list[Task]] = {}
 
     @cached_property
     def model(self) -> Model:
@@ -75,9 +86,11 @@ class Job:
         """Normalisation of each group, as stored after the prepare stage."""
         return {group: Window.from_json(w) for group, w in read_normalisation(self.work).items()}
 
-    @lru_cache(maxsize=64)  # noqa: B019 - a job lives as long as its process
-    def tasks(self, stage: str) -> list[Any]:
-        return self.plan.tasks(stage)
+    def tasks(self, stage: str) -> list[Task]:
+        """The tasks of a stage, listed once."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self.plan.tasks(stage)
+        return self._tasks[stage]
 
     def at(self, number: int) -> SlidePlan:
         return self.plan.slides[number]
@@ -99,7 +112,8 @@ class Job:
         if not self.at(number).tissue:
             return None
         arrays = read_shard(self.prepared(number))
-        return TissueMask(arrays["tissue"].astype(bool), float(arrays["tissue_step_px"][0]))
+        step_px = float(arrays["step_px"][0])
+        return TissueMask(arrays["tissue"].astype(bool), arrays["reach"].astype(bool), step_px)
 
     # Where files are
 
@@ -154,7 +168,8 @@ class Job:
             told = read_json(self.marker(number))
         except (FileNotFoundError, json.JSONDecodeError):
             return False
-        return bool(told["print"] == self.final_print(number)) and self.table(number).exists()
+        there = self.table(number).exists() and (self.labels(number) / "0" / "zarr.json").exists()
+        return there and bool(told["print"] == self.final_print(number))
 
     def failure(self, slide: str) -> Path:
         return self.work / "failed" / f"{slide}.json"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slidebatch.errors import LeaseError
+from slidebatch.errors import EnvironmentFault, LeaseError
 
 
 @contextmanager
@@ -25,15 +25,31 @@ def lease(work: Path) -> Iterator[None]:
     with open(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise LeaseError(
                 f"{work.parent} is in use by another run ({_holder(path)}); wait for it, stop it, "
                 "or set another output.path"
+            ) from error
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{path} cannot be locked ({error.strerror}); set output.path to a file system with locks"
             ) from error
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.ctime()}))
         file.flush()
         yield
+
+
+def held(work: Path) -> bool:
+    """Whether a run holds the lease now."""
+    try:
+        with open(work / "lease.json") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _holder(path: Path) -> str:

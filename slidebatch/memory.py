@@ -17,6 +17,9 @@ ACTIVATION_PER_PX = 1_600
 NUCLEUS = 40
 """Bytes per nucleus of a slide that the seam stage holds."""
 
+ROW = 100
+"""Bytes of a row of the table of nuclei."""
+
 MASKED = 160
 """Bytes per nucleus whose mask is held too, with the columns and temporary copies."""
 
@@ -67,6 +70,11 @@ def seams_bytes(nuclei: int, candidates: int) -> int:
 def paint_bytes(region_px: int, image_bytes_per_px: int) -> int:
     """The canvas and its encoded copy; the image's region likewise, with the wide sums of the pyramid."""
     return region_px * (4 * 3 + 4 * image_bytes_per_px)
+
+
+def table_bytes(nuclei: int) -> int:
+    """A slide's table of nuclei: its parts, put together, sorted, and encoded."""
+    return 4 * nuclei * ROW
 
 
 def measure_bytes(region_px: int, image_bytes_per_px: int) -> int:

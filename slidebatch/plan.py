@@ -6,6 +6,7 @@ worker; tasks are named by stage and number alone, so that only small messages t
 Stages, in order; a stage starts when the one before has ended:
 
     prepare   per slide    statistics for normalisation, tissue mask
+    maps      per slide    lays out the class maps (dense networks)
     infer     per block    networks: class maps or detections, each patch once
     decode    per tile     nuclei that the tile answers for
     seams     per slide    joins what tiles cut, gives ids, lays out the label images
@@ -62,7 +63,7 @@ class SlidePlan:
     tissue     whether only tissue is processed
     labels     group of the label image inside labels.zarr
     image      group of the image's copy inside labels.zarr, or None
-    regions    GeoJSON file that restricts the slide, or None
+    regions    GeoJSON file that restricts the slide, or None; `regions_digest` of its content
     """
 
     source: Source
@@ -78,6 +79,7 @@ class SlidePlan:
     labels: str
     image: str | None
     regions: str | None
+    regions_digest: str | None
 
     @property
     def slide(self) -> str:
@@ -141,7 +143,8 @@ class Plan:
         """Names of the stages in order."""
         deepest = max((s.levels() for s in self.slides), default=0)
         pyramid = [f"pyramid{level}" for level in range(self.output.owned_levels + 1, deepest + 1)]
-        return ["prepare", "infer", "decode", "seams", "paint", *pyramid, "measure", "table"]
+        maps = ["maps"] if self.card.family == "dense" else []
+        return ["prepare", *maps, "infer", "decode", "seams", "paint", *pyramid, "measure", "table"]
 
     @property
     def block(self) -> Shape:
@@ -218,7 +221,7 @@ def read_plan(work: Path) -> Plan:
 
 def prepare_print(plan: Plan, slide: SlidePlan) -> str:
     """Fingerprint of a slide's statistics and tissue mask."""
-    spec = plan.tissue.model_dump() if slide.tissue else None
+    spec = (plan.tissue.model_dump(), plan.largest_px) if slide.tissue else None
     return digest(FORMAT, slide.digest, asdict(slide.grid), slide.channels, plan.z, spec, plan.normalise.model_dump())
 
 
@@ -233,18 +236,21 @@ def infer_print(plan: Plan, slide: SlidePlan, window: object) -> str:
 
 def decode_print(plan: Plan, slide: SlidePlan, window: object) -> str:
     """Fingerprint of a slide's nuclei, tile by tile."""
-    return digest(infer_print(plan, slide, window), plan.decode.model_dump(), asdict(plan.tiles), slide.regions)
+    return digest(infer_print(plan, slide, window), plan.decode.model_dump(), asdict(plan.tiles), slide.regions_digest)
 
 
 def paint_print(plan: Plan, slide: SlidePlan, window: object) -> str:
     """Fingerprint of a slide's label image and table."""
-    stored = (plan.output.chunk_px, plan.output.shard_px, slide.labels, slide.image, slide.mpp)
+    stored = (plan.output.chunk_px, plan.output.shard_px, slide.labels, slide.image, slide.mpp, slide.names)
     return digest(decode_print(plan, slide, window), stored)
 
 
 def read_normalisation(work: Path) -> dict[str, Any]:
-    """The stored windows by group, as JSON values."""
-    value: dict[str, Any] = read_json(work / "normalisation.json")
+    """The stored windows by group, as JSON values; none before the prepare stage has ended."""
+    try:
+        value: dict[str, Any] = read_json(work / "normalisation.json")
+    except (FileNotFoundError, ValueError):  # not stored yet, or lost in a power cut
+        return {}
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slidebatch import models, sources
@@ -17,10 +17,12 @@ from slidebatch.errors import ConfigError, InputError, PlanError
 from slidebatch.models.protocol import Card
 from slidebatch.patches import choose_cell
 from slidebatch.plan import Plan, SlidePlan
+from slidebatch.regions import read_regions
 from slidebatch.sample import write_sample
 from slidebatch.slides import Slide, open_slide, pick_grid
 from slidebatch.slides.source import Source
 from slidebatch.sources import Fault, Found, InputSpec
+from slidebatch.store import digest
 from slidebatch.tiling import Shape, patch_grid, tile_grid
 
 SAMPLES = Path("sample")
@@ -31,6 +33,8 @@ READERS = 8
 
 LARGE_PX = 16e6
 """Slides above this get tiles of 2048 instead of 1024 pixels."""
+
+METADATA = {"zarr.json", ".zattrs", ".zarray", ".zgroup"}
 
 MOST_BLOCKS = 2_000
 """Tasks that one slide's infer stage is cut into at most; beyond, a task owns several cells."""
@@ -47,8 +51,17 @@ class Planned:
     truth: Path | None
 
 
-def make_plan(config: RunConfig, cell: Shape | None = None) -> Planned:
-    """Plan a run. `cell` keeps the patch shape of an earlier start of the same run.
+@dataclass(frozen=True)
+class Geometry:
+    """What `auto` chose: the patches' cell (y, x) and the tiles' core in pixels, and cells along a block's side."""
+
+    cell: Shape
+    core_px: int
+    block_cells: int
+
+
+def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
+    """Plan a run. `earlier` is what an earlier start of the same run chose: kept, so that its work counts.
 
     ConfigError where the input names nothing usable, PlanError where no input is left.
     """
@@ -61,11 +74,9 @@ def make_plan(config: RunConfig, cell: Shape | None = None) -> Planned:
     _refuse_empty(slides, faults)
     device = models.pick_device(config.model.device)
     shapes = [s.shape for s in slides]
-    cell = cell or choose_cell(config.model, card, device, config.tiling, shapes)
-    patches = patch_grid(cell, _margin(card, config.tiling.largest_px), card.stride_px)
+    geometry = _geometry(config, earlier or _choose(config, card, device, shapes))
+    patches = patch_grid(geometry.cell, _margin(card, config.tiling.largest_px), card.stride_px)
     reach = config.decode.reach_px if card.family == "dense" else 0
-    most = max(s[0] * s[1] for s in shapes)
-    core = config.tiling.core_px if config.tiling.core_px != "auto" else (2048 if most > LARGE_PX else 1024)
     plan = Plan(
         name=config.name,
         slides=tuple(slides),
@@ -73,8 +84,8 @@ def make_plan(config: RunConfig, cell: Shape | None = None) -> Planned:
         card=card,
         device=device,
         patches=patches,
-        block_cells=_block_cells(most, patches.cell),
-        tiles=tile_grid(core, config.tiling.largest_px, reach),
+        block_cells=geometry.block_cells,
+        tiles=tile_grid(geometry.core_px, config.tiling.largest_px, reach),
         decode=config.decode,
         tissue=config.tissue,
         normalise=config.normalise,
@@ -84,6 +95,19 @@ def make_plan(config: RunConfig, cell: Shape | None = None) -> Planned:
         largest_px=config.tiling.largest_px,
     )
     return Planned(plan, tuple(faults), tuple(notes), found.plate, truth)
+
+
+def _choose(config: RunConfig, card: Card, device: str, shapes: Sequence[Shape]) -> Geometry:
+    """The geometry that suits slides of these shapes."""
+    cell = choose_cell(config.model, card, device, config.tiling, shapes)
+    most = max(s[0] * s[1] for s in shapes)
+    return Geometry(cell, 2048 if most > LARGE_PX else 1024, _block_cells(most, cell))
+
+
+def _geometry(config: RunConfig, chosen: Geometry) -> Geometry:
+    """The chosen geometry, with the core that the config states."""
+    core = config.tiling.core_px
+    return chosen if core == "auto" else replace(chosen, core_px=core)
 
 
 def _input(spec: InputSpec) -> tuple[InputSpec, Path | None]:
@@ -112,7 +136,7 @@ def _block_cells(most_px: int, cell: Shape) -> int:
 def _refuse_empty(slides: Sequence[SlidePlan], faults: Sequence[Fault]) -> None:
     if slides:
         return
-    shown = "; ".join(f.sentence for f in faults[:3])
+    shown = "; ".join(list(dict.fromkeys(f.sentence for f in faults))[:3])
     raise PlanError(f"none of the {len(faults)} inputs can be used ({shown}); mend them or name others")
 
 
@@ -166,10 +190,13 @@ def _slide_plan(wanted: Wanted, slide: Slide) -> SlidePlan:
     channels = _channels(spec, card, slide)
     copied = config.output.image == "copy" or (config.output.image == "auto" and plate)
     base = _plate_path(source, wanted.several) if plate else source.slide
+    regions = sources.regions_path(spec, source.slide)
+    if regions is not None:
+        read_regions(regions)  # a broken file is found now, not after the networks have run
     per_plate = config.normalise.per == "plate" or (config.normalise.per == "auto" and plate)
     return SlidePlan(
         source=source,
-        digest=file_digest(f.path for f in source.files),
+        digest=file_digest(Path(f.path) / f.inner if f.inner else Path(f.path) for f in source.files),
         grid=pick_grid(slide, card.mpp, spec.scale, source.slide),
         channels=channels,
         names=tuple(slide.channels),
@@ -180,7 +207,8 @@ def _slide_plan(wanted: Wanted, slide: Slide) -> SlidePlan:
         tissue=config.tissue.enabled == "on" or (config.tissue.enabled == "auto" and not plate),
         labels=f"{base}/labels/nuclei" if copied else base,
         image=base if copied else None,
-        regions=sources.regions_path(spec, source.slide),
+        regions=regions,
+        regions_digest=None if regions is None else digest(Path(regions).read_text()),
     )
 
 
@@ -208,21 +236,19 @@ def _plate_path(source: Source, several: bool) -> str:
     return "/".join(p for p in (plate, source.row, source.column, str(source.field or 0)) if p is not None)
 
 
-def file_digest(paths: Iterable[str]) -> str:
-    """A digest of files by size, time of change and both ends; of OME-Zarr folders by their metadata files."""
+def file_digest(paths: Iterable[Path]) -> str:
+    """A digest of files by name, size, time of change and both ends; of folders (OME-Zarr) by all files below.
+
+    Of a folder's files the metadata is read as well; of its chunks name, size and time must do.
+    """
     found = hashlib.sha256()
     for path in paths:
-        for file in sorted(_telling(Path(path))):
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
             stat = file.stat()
-            found.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-            found.update(_ends(file, stat.st_size))
+            found.update(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}".encode())
+            if file is path or file.name in METADATA:
+                found.update(_ends(file, stat.st_size))
     return found.hexdigest()[:24]
-
-
-def _telling(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return [p for name in ("zarr.json", ".zattrs", ".zarray", ".zgroup") for p in path.rglob(name)]
 
 
 def _ends(file: Path, size: int, length: int = 1 << 16) -> bytes:

@@ -1,15 +1,14 @@
-"""Stage prepare, per slide: statistics for normalisation, the tissue mask, and empty maps to fill."""
+"""Stage prepare, per slide: statistics for normalisation and the tissue mask."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from slidebatch.infer import create_maps
 from slidebatch.job import Job, Made
 from slidebatch.normalise import sketch
 from slidebatch.slides import overview
 from slidebatch.store import digest, write_json, write_shard
-from slidebatch.tissue import tissue_mask
+from slidebatch.tissue import grow_mask, tissue_mask
 
 UNKNOWN_MPP = 0.5
 """Micrometres per pixel taken for the tissue mask of a slide that states none; it only sets how far it dilates."""
@@ -26,11 +25,10 @@ def prepare_slide(job: Job, number: int) -> Made:
         # Glass is told by its colour, also where the network is given one channel of a colour image.
         seen = overview(opened)[0] if opened.rgb and not slide.rgb else small
         mask = tissue_mask(seen, opened.rgb, step_um, job.plan.tissue)
-    arrays = {"tissue": mask.astype(np.uint8), "tissue_step_px": np.array([step_px * slide.grid.scale])}
+    step_plan_px = step_px * slide.grid.scale
+    reach = grow_mask(mask, job.plan.largest_px / step_plan_px + 1)
+    arrays = {"tissue": mask.astype(np.uint8), "reach": reach.astype(np.uint8), "step_px": np.array([step_plan_px])}
     write_shard(job.prepared(number), arrays, digest(slide.digest))
     sketch_file = job.work / "prepared" / f"{slide.slide}.json"
     write_json(sketch_file, sketch(small, slide.dtype).to_json())
-    made = [job.prepared(number), sketch_file]
-    if job.plan.card.family == "dense":
-        made.append(create_maps(job, number) / "zarr.json")
-    return Made(tuple(made), facts={"tissue_share": float(mask.mean())})
+    return Made((job.prepared(number), sketch_file), facts={"tissue_share": float(mask.mean())})

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from slidebatch import memory
 from slidebatch.errors import PlanError
@@ -48,14 +47,17 @@ class Costs:
         return self.fed_px / max(self.kept_px, 1)
 
 
-def project(plan: Plan, workers: int) -> Costs:
-    """Add up what a plan will take."""
+def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
+    """Add up what a plan will take. With `free_bytes`, no more workers than fit it, but one."""
+    worker = _worker(plan)
+    if free_bytes is not None:
+        workers = max(1, min(workers, free_bytes // worker.peak))
     shapes = [s.shape for s in plan.slides]
     kept, fed = sum(h * w for h, w in shapes), fed_px(shapes, plan.patches)
     tasks = {stage: len(plan.tasks(stage)) for stage in plan.stages}
     return Costs(
         workers=workers,
-        worker=_worker(plan),
+        worker=worker,
         disk_bytes=sum(_disk(plan, s) for s in plan.slides),
         files=sum(_files(plan, s) for s in plan.slides) + sum(tasks.values()),
         tasks=tasks,
@@ -65,14 +67,15 @@ def project(plan: Plan, workers: int) -> Costs:
     )
 
 
-def check(plan: Plan, costs: Costs) -> None:
+def check(plan: Plan, costs: Costs, free_bytes: int) -> None:
     """Refuse a plan that cannot fit this machine's memory or the disk of its results. PlanError says which."""
-    free = psutil.virtual_memory().available
     needed = costs.worker.peak * costs.workers
-    if needed > free:
+    if needed > free_bytes:
+        some = "one worker" if costs.workers == 1 else f"{costs.workers} workers"
+        fewer = "" if costs.workers == 1 else "fewer executor.workers, "
         raise PlanError(
-            f"{costs.workers} workers would take {_gb(needed)} of memory (most in {costs.worker.worst}), but "
-            f"{_gb(free)} are free; set executor.workers, a smaller tiling.patch_px or a smaller output.shard_px"
+            f"{some} would take {_gb(needed)} of memory (most in {costs.worker.worst}), but {_gb(free_bytes)} are "
+            f"free; set {fewer}a smaller tiling.patch_px or a smaller output.shard_px"
         )
     disk = shutil.disk_usage(_existing(Path(plan.output.path))).free
     if costs.disk_bytes > disk:
@@ -108,7 +111,7 @@ def _worker(plan: Plan) -> memory.Projection:
         decode=memory.decode_bytes(tile_px, layers),
         seams=memory.seams_bytes(nuclei, int(nuclei * near)),
         paint=memory.paint_bytes(region_px, image if largest.image else 0) + nuclei * memory.NUCLEUS // 4,
-        measure=memory.measure_bytes(region_px, image) + nuclei * memory.NUCLEUS,
+        measure=max(memory.measure_bytes(region_px, image) + nuclei * memory.NUCLEUS, memory.table_bytes(nuclei)),
     )
 
 

@@ -153,8 +153,17 @@ def join(found: Tiles, maps: Maps, spec: DecodeSpec, shape: Shape) -> tuple[Ints
     pieces = np.flatnonzero((size[group] > 1) | (found.masks.cut > 0)) if len(group) else np.zeros(0, np.int64)
     order = pieces[np.argsort(group[pieces], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
-    joined = [decode_again(found.masks.take(rows), maps, spec, shape) for rows in groups]
+    joined = [decode_again(found.masks.take(rows), maps, spec, shape) for rows in groups if _small(found, rows, spec)]
     return found.candidate[order], instances.concatenate(joined)
+
+
+def _small(found: Tiles, rows: Ints, spec: DecodeSpec) -> bool:
+    """Whether pieces may belong to a nucleus within the size limit: none alone exceeds it.
+
+    What does (a fold, a pen's mark) would be dropped after it was decoded, which could take the whole slide.
+    """
+    pieces = found.masks.take(rows)
+    return int(iou.mask_area(pieces.box, pieces.offset, pieces.bits).max()) <= spec.max_area_px
 
 
 def decode_again(pieces: Instances, maps: Maps, spec: DecodeSpec, shape: Shape) -> Instances:

@@ -23,7 +23,7 @@ from typing import Any
 from slidebatch import paint, plan
 from slidebatch.errors import EnvironmentFault, InputError
 from slidebatch.geometry import Box
-from slidebatch.infer import infer_detections, infer_maps
+from slidebatch.infer import create_maps, infer_detections, infer_maps
 from slidebatch.job import Job, Made, open_job
 from slidebatch.measure import measure_region, merge_table
 from slidebatch.plan import Item, Task
@@ -77,7 +77,7 @@ def _slide_print(job: Job, stage: str, item: Item) -> str:
         return plan.prepare_print(job.plan, slide)
     window = job.windows.get(slide.group)
     stored = None if window is None else window.to_json()
-    prints = {"infer": plan.infer_print, "decode": plan.decode_print}
+    prints = {"maps": plan.infer_print, "infer": plan.infer_print, "decode": plan.decode_print}
     return prints.get(stage, plan.paint_print)(job.plan, slide, stored)
 
 
@@ -117,36 +117,30 @@ def _added(sofar: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any
 
 def _tried(job: Job, stage: str, item: Item, function: StageFunction, attempt: Attempt) -> Made | None:
     """The result of one item, or None once its slide has failed."""
-    name = job.at(item.slide).slide
-    if attempt.deaths(name) >= job.plan.attempts:
-        _fail(
-            job,
-            name,
-            stage,
-            f"killed its worker {job.plan.attempts} times; give workers more memory",
-            attempt,
-        )
-        return None
+    name, tries = job.at(item.slide).slide, job.plan.attempts
+    deaths = attempt.deaths(name)
+    if deaths >= tries:
+        return _fail(job, name, stage, f"killed its worker {deaths} times; give workers more memory", deaths)
     attempt.working_on(name)
-    for left in reversed(range(job.plan.attempts)):
+    for tried in range(1, tries + 1):
         try:
             return function(job, item.slide, item.box)
         except InputError as error:
-            _fail(job, name, stage, str(error), attempt)
-            return None
+            return _fail(job, name, stage, str(error), deaths + tried)
         except (EnvironmentFault, OSError, MemoryError):
             raise
         except Exception as error:
-            if not left:
-                _fail(job, name, stage, f"{type(error).__name__}: {error}", attempt, traceback.format_exc())
+            if tried == tries:
+                told = f"{type(error).__name__}: {error}"
+                return _fail(job, name, stage, told, deaths + tried, traceback.format_exc())
     return None
 
 
-def _fail(job: Job, slide: str, stage: str, why: str, attempt: Attempt, trace: str | None = None) -> None:
-    """Record that a slide has failed; everything else goes on."""
-    attempts = attempt.deaths(slide) + (job.plan.attempts if trace else 1)
+def _fail(job: Job, slide: str, stage: str, why: str, attempts: int, trace: str | None = None) -> Made | None:
+    """Record that a slide has failed; everything else goes on. Returns None, the result of a failed item."""
     record = {"slide": slide, "stage": stage, "why": why, "attempts": attempts}
     write_json(job.failure(slide), {**record, **({"traceback": trace} if trace else {})})
+    return None
 
 
 class Attempt:
@@ -198,6 +192,7 @@ def stage_function(job: Job, stage: str) -> StageFunction:
         return lambda job, number, box: paint.pyramid_region(job, number, box, level)
     functions: dict[str, StageFunction] = {
         "prepare": lambda job, number, _: prepare_slide(job, number),
+        "maps": create_maps,
         "decode": decode_tile,
         "seams": _seams,
         "paint": paint.paint_region,

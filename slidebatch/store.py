@@ -267,6 +267,10 @@ def write_region(path: Path, pixels: npt.NDArray[Any], box: Box) -> list[Path]:
     Old files go first: zarr reads a shard at the array's end before it writes it, and fails on a damaged one.
     """
     array = open_array(path, "r+")
+    step = (array.shards or array.chunks)[-2:]
+    ends = zip((box.y0, box.x0), (box.y1, box.x1), step, array.shape[-2:], strict=True)
+    if any(start % size or (stop % size and stop != end) for start, stop, size, end in ends):
+        raise ValueError(f"{box} does not cover whole shards of {step} pixels of {path}; one task must own each shard")
     files = stored_files(path, array, box)
     for file in files:
         file.unlink(missing_ok=True)
@@ -275,7 +279,7 @@ def write_region(path: Path, pixels: npt.NDArray[Any], box: Box) -> list[Path]:
 
 
 def write_group(path: Path, attributes: dict[str, Any]) -> None:
-    """Make a zarr v3 group with these attributes, keeping what is below it; its parents become groups too."""
+    """Make a zarr v3 group with these attributes, keeping what is below it."""
     write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 

@@ -10,7 +10,7 @@ from ensemble import iou
 from slidebatch import instances
 from slidebatch.decode import claimed, decode_dense, extract
 from slidebatch.geometry import Box, whole
-from slidebatch.infer import blocks_near
+from slidebatch.infer import blocks_near, centred
 from slidebatch.instances import SCORE_MAX, Instances
 from slidebatch.job import Job, Made
 from slidebatch.models.protocol import Detections
@@ -40,7 +40,7 @@ def _from_detections(job: Job, number: int, tile: Tile) -> Instances:
     """Detections centred in the core; those that only this tile can judge are settled, others marked cut."""
     plan, slide = job.plan, job.at(number)
     shards = [read_shard(job.detections(number, b)) for b in blocks_near(plan, slide, tile.core)]
-    parts = [_in_core(Detections(s["box"], s["score"], s["mask"]), tile.core) for s in shards]
+    parts = [centred(Detections(s["box"], s["score"], s["mask"]), tile.core, slide.shape) for s in shards]
     pasted = instances.concatenate([paste(d, whole(slide.shape)) for d in parts])
     found = _in_limits(job, pasted)
     safe = _safe(tile, plan.largest_px, slide.shape)
@@ -48,13 +48,6 @@ def _from_detections(job: Job, number: int, tile: Tile) -> Instances:
     settled = settle(found.take(done), plan.decode.iou_threshold)
     rest = found.take(~done)
     return instances.concatenate([settled, replace(rest, cut=np.ones(len(rest), np.uint8))])
-
-
-def _in_core(found: Detections, core: Box) -> Detections:
-    """The detections whose centres lie in the core: each belongs to exactly one tile."""
-    middle = (found.box[:, :2] + found.box[:, 2:]) / 2
-    keep = (middle >= [core.y0, core.x0]).all(axis=1) & (middle < [core.y1, core.x1]).all(axis=1)
-    return Detections(found.box[keep], found.score[keep], found.mask[keep])
 
 
 def _in_limits(job: Job, found: Instances) -> Instances:

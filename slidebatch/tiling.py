@@ -37,7 +37,7 @@ CELL_STEP_PX = 64
 
 
 class TilingSpec(Spec):
-    """How slides are cut. Results do not depend on any of it, only time and memory do."""
+    """How slides are cut. Results do not depend on patches and tiles; time and memory do."""
 
     patch_px: PositiveInt | Literal["auto"] = Field(
         default="auto", description="Side of the patches that networks see, in pixels; auto times a few shapes once."
@@ -47,7 +47,8 @@ class TilingSpec(Spec):
     )
     largest_px: PositiveInt = Field(
         default=128,
-        description="Largest expected nucleus, in pixels. Larger dense nuclei cost time, not correctness.",
+        description="Largest expected nucleus, in pixels: how far beyond tissue networks look, and the largest "
+        "detection kept. Larger nuclei of dense maps cost time, not correctness.",
     )
 
 

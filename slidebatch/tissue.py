@@ -54,7 +54,7 @@ def tissue_mask(overview: npt.NDArray[Any], rgb: bool, step_um: float, spec: Tis
     image = np.nan_to_num(np.asarray(overview, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     size = max(3, 2 * round(spec.window_um / step_um / 2) + 1)
     blank = _blank_rgb(image, size) if rgb else _blank_dark(image, size)
-    return _grow(_without_chance(~blank, size), spec.dilate_um / step_um)
+    return grow_mask(_without_chance(~blank, size), spec.dilate_um / step_um)
 
 
 def _blank_rgb(image: npt.NDArray[np.float64], size: int) -> Mask:
@@ -128,8 +128,8 @@ def _without_chance(mask: Mask, size: int) -> Mask:
     return np.asarray(large[pieces], bool)
 
 
-def _grow(mask: Mask, radius_px: float) -> Mask:
-    """The mask with every place nearer than the radius to it."""
+def grow_mask(mask: Mask, radius_px: float) -> Mask:
+    """The mask (y, x) with every place nearer than the radius, in its own pixels, to it."""
     if radius_px < 1 or mask.all() or not mask.any():
         return mask
     return ndimage.distance_transform_edt(~mask) <= radius_px

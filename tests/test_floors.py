@@ -27,7 +27,7 @@ FLOORS = {
     6: {"executors"},
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
-        *("batch", "planning", "projection", "finish", "lease", "progress"),
+        *("batch", "planning", "projection", "finish", "lease", "progress", "status"),
         *("training", "evaluate", "results", "validate"),
     },
     10: {"cli", "__main__"},
@@ -44,7 +44,7 @@ DOORS = {
     "ome_zarr_models": {"validate"},
     "openslide": {"slides"},
     "pandas": {"results", "evaluate", "validate"},
-    "psutil": {"executors", "projection"},
+    "psutil": {"executors"},
     "pyarrow": {"measure", "finish"},
     "rich": {"progress", "cli"},
     "ruamel": {"yaml_place"},

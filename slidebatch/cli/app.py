@@ -91,9 +91,9 @@ def status(results: Folder) -> int:
     Example:
         slidebatch status results/plate
     """
-    from slidebatch import batch
+    from slidebatch.status import status as told
 
-    return say(batch.status(results).describe())
+    return say(told(results).describe())
 
 
 @app.command()

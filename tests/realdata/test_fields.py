@@ -68,7 +68,7 @@ def segment(folder: Path, images: str, output: str, **sections: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def tiled(folder: Path) -> Path:
-    """The shipped network on patches of 304 px around cells of 192, decoded in tiles that cut nuclei at every 128 px."""
+    """The shipped network on patches of 304 px around cells of 192, in tiles that cut nuclei every 128 px."""
     return segment(folder, "fields", "tiled", tiling={"patch_px": 304, "core_px": 128, "largest_px": 8})
 
 

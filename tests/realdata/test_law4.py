@@ -81,7 +81,7 @@ def test_core_sizes_leave_no_trace(realdata: Path, slides_run: tuple[Path, batch
 
 @pytest.mark.slow
 def test_executors_leave_no_trace(tmp_path: Path, cmu_pixels: Any) -> None:
-    """Serial, one and two workers, on other tiles each, some of which cut nuclei: the same files to the byte, and maps."""
+    """Serial, one and two workers, on other tiles each, which cut nuclei: the same files to the byte, and maps."""
     folder = cropped(tmp_path, part=cmu_pixels[900:2100, 600:1900])
     ways = {
         "serial": settings(folder, "serial"),
