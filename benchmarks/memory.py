@@ -28,6 +28,7 @@ from slidebatch.events import Event, StageStarted
 SIDE_PX, QUICK_PX = 4096, 512
 PATCH_PX = 512
 LOOK_S = 0.02
+STAGES = ("prepare", "maps", "infer", "decode", "seams", "paint", "pyramid", "measure", "table")
 
 
 class Peaks:
@@ -127,9 +128,9 @@ def main() -> None:
                 clock = timed(settings, also=found)
             peaks[times] = max(found.by_stage.values())
             if times == 1:
-                row("slide", *found.by_stage, "peak", "growth", "projected", "s")
-                row(*["---"] * (len(found.by_stage) + 5))
-            told = [f"{value / 1e6:.0f}" for value in found.by_stage.values()]
+                row("slide", *STAGES, "peak", "growth", "projected", "s")
+                row(*["---"] * (len(STAGES) + 5))
+            told = [f"{found.by_stage[stage] / 1e6:.0f}" if stage in found.by_stage else "" for stage in STAGES]
             growth = f"{peaks[times] / peaks[1] - 1:+.1%}"
             name = f"{times * times} x {side}^2"
             row(name, *told, f"{peaks[times] / 1e6:.0f}", growth, f"{projected.peak / 1e6:.0f}", f"{clock.total_s:.0f}")

@@ -34,6 +34,8 @@ from slidebatch.tiling import parts
 SPACING_PX = 20
 SIDE_PX, QUICK_PX = 9400, 700
 PATIENCE_S = 600
+BEFORE = {"prepare", "maps", "infer"}
+"""Stages that come before merging."""
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -160,7 +162,7 @@ def main() -> None:
 
 def report(clocks: list[Clock], writes: list[tuple[float, float]], infer_s: float) -> None:
     """Rows of stages, then the ratios."""
-    after = [name for name in clocks[0].stages if name not in {"prepare", "infer"}]
+    after = [name for name in clocks[0].stages if name not in BEFORE]
     wall, processor = zip(*writes, strict=True)
     row("stage", "s", "over zarr alone", "processor s", "over zarr alone")
     row(*["---"] * 5)

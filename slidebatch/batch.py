@@ -144,6 +144,7 @@ class Driver:
         self._start()
         executor = executors.start(self.config.executor, self.preview.costs.workers)
         try:
+            executor.warm(str(self.work))
             self.on_event(
                 RunStarted(self.plan.name, str(self.work.parent), tuple(self.plan.stages), executor.dashboard)
             )

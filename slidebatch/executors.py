@@ -25,7 +25,7 @@ from pydantic import Field, PositiveInt
 from slidebatch.allocator import ENVIRONMENT, keep_memory
 from slidebatch.errors import EnvironmentFault
 from slidebatch.spec import Spec
-from slidebatch.stages import Receipt, perform
+from slidebatch.stages import Receipt, perform, warm
 
 WINDOW = 3
 """Tasks per worker that are under way at once; more would only wait at the workers."""
@@ -105,6 +105,9 @@ def free_bytes() -> int:
 class Executor(Protocol):
     """Runs the tasks of a stage."""
 
+    def warm(self, work: str) -> None:
+        """Have the workers load the run's network; before this a run has not begun."""
+
     @property
     def dashboard(self) -> str | None:
         """Address of a live dashboard on this machine, or None."""
@@ -123,6 +126,9 @@ class Serial:
 
     def __init__(self) -> None:
         keep_memory()
+
+    def warm(self, work: str) -> None:
+        warm(work)
 
     def run(self, work: str, stage: str, tasks: Sequence[int], session: str) -> Iterator[Receipt]:
         for task in tasks:
@@ -158,6 +164,9 @@ class Local:
     @property
     def dashboard(self) -> str | None:
         return self._client.dashboard_link
+
+    def warm(self, work: str) -> None:
+        self._client.run(warm, work)
 
     def run(self, work: str, stage: str, tasks: Sequence[int], session: str) -> Iterator[Receipt]:
         from distributed import as_completed

@@ -200,7 +200,7 @@ def tidy(job: Job) -> None:
     for path in job.work.iterdir():
         if path.name not in kept:
             remove(path)
-    stages = {"prepare"} | ({"infer"} if job.plan.output.keep_maps else set())
+    stages = {"prepare"} | ({"maps", "infer"} if job.plan.output.keep_maps else set())
     for path in (job.work / "receipts").glob("*"):
         if path.name not in stages:
             remove(path)

@@ -5,7 +5,6 @@ A worker process opens a run once (`open_job`) and keeps its model and its most 
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from slidebatch import models
 from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
+from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import Window
 from slidebatch.plan import Plan, SlidePlan, Task, paint_print, read_normalisation, read_plan
 from slidebatch.slides import Slide, open_slide
@@ -63,7 +63,7 @@ class TissueMask:
             np.minimum((np.arange(start, stop) / self.step_px).astype(np.int64), size - 1)
             for start, stop, size in zip((box.y0, box.x0), (box.y1, box.x1), self.reach.shape, strict=True)
         )
-        return self.reach[rows[:, None], columns[None, :]]
+        return self.reach[rows][:, columns]
 
 
 class Job:
@@ -75,11 +75,10 @@ class Job:
         self._open: OrderedDict[int, Slide] = OrderedDict()
         self._tasks: dict[str, list[Task]] = {}
 
-    @cached_property
+    @property
     def model(self) -> Model:
-        """The network, loaded once."""
-        spec = self.plan.model
-        return models.load(spec, self.plan.device)
+        """The network, loaded once by a process."""
+        return _model(self.plan.model.model_dump_json(), self.plan.device)
 
     @cached_property
     def windows(self) -> dict[str, Window]:
@@ -166,7 +165,7 @@ class Job:
         """Whether an earlier start of this run finished the slide, with the very same settings."""
         try:
             told = read_json(self.marker(number))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return False
         there = self.table(number).exists() and (self.labels(number) / "0" / "zarr.json").exists()
         return there and bool(told["print"] == self.final_print(number))
@@ -176,6 +175,11 @@ class Job:
 
     def failed(self, number: int) -> bool:
         return self.failure(self._name(number)).exists()
+
+
+@lru_cache(maxsize=1)
+def _model(spec: str, device: str) -> Model:
+    return models.load(ModelSpec.model_validate_json(spec), device)
 
 
 @lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ Stages, in order; a stage starts when the one before has ended:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -159,7 +159,13 @@ class Plan:
     def tasks(self, stage: str) -> list[Task]:
         """The tasks of a stage, in a fixed order."""
         budget = BUNDLE_PX.get(stage, BUNDLE_PX["paint"])
-        return [Task(stage, items) for items in _bundles(self._items(stage), budget)]
+        cost = self._fed_px if stage == "infer" else _area_px
+        return [Task(stage, items) for items in _bundles(self._items(stage), cost, budget)]
+
+    def _fed_px(self, item: Item) -> int:
+        """Pixels that a network is fed for a block: an edge's narrow cell costs as much as any."""
+        rows, columns = grid_shape(item.box.shape, self.patches.cell)
+        return rows * columns * self.patches.patch[0] * self.patches.patch[1]
 
     def _items(self, stage: str) -> Iterator[Item]:
         for number, slide in enumerate(self.slides):
@@ -189,16 +195,20 @@ def level_shape(shape: Shape, level: int) -> Shape:
     return shape
 
 
-def _bundles(items: Iterable[Item], budget_px: float) -> Iterator[tuple[Item, ...]]:
+def _area_px(item: Item) -> int:
+    return item.box.area
+
+
+def _bundles(items: Iterable[Item], cost_px: Callable[[Item], int], budget_px: float) -> Iterator[tuple[Item, ...]]:
     """Consecutive items packed until the next would pass the budget; a large one stands alone."""
     bundle: list[Item] = []
-    area = 0
+    total = 0
     for item in items:
-        if bundle and area + item.box.area > budget_px:
+        if bundle and total + cost_px(item) > budget_px:
             yield tuple(bundle)
-            bundle, area = [], 0
+            bundle, total = [], 0
         bundle.append(item)
-        area += item.box.area
+        total += cost_px(item)
     if bundle:
         yield tuple(bundle)
 

@@ -56,7 +56,7 @@ def perform(work: str, stage: str, index: int, session: str) -> Receipt:
     with disk_faults():
         print_ = fingerprint(job, task)
         done = valid_receipt(path, print_)
-        if done is not None and not done["failed"]:
+        if done is not None and _covers(job, task, done):
             return {**done, "fresh": False}
         attempt = Attempt(job, stage, index, session)
         attempt.begin()
@@ -64,6 +64,17 @@ def perform(work: str, stage: str, index: int, session: str) -> Receipt:
         receipt = write_receipt(path, print_, outputs, facts)
         attempt.end()
     return {**receipt, "fresh": True}
+
+
+def _covers(job: Job, task: Task, receipt: Receipt) -> bool:
+    """Whether a valid receipt proves all items done: none failed, none was passed over that is to be done now."""
+    passed_over = {i.slide for i in task.items if job.at(i.slide).slide not in receipt["slides"]}
+    return not receipt["failed"] and all(job.finished(n) for n in passed_over)
+
+
+def warm(work: str) -> None:
+    """Load what this process will need of a run, before it is timed."""
+    _ = open_job(work).model
 
 
 def fingerprint(job: Job, task: Task) -> str:
@@ -155,7 +166,7 @@ class Attempt:
         """Count the deaths that earlier attempts of this session left behind."""
         try:
             left = read_json(self.path)
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             left = {}
         if left.get("session") == self.session:
             self._deaths = left["deaths"]

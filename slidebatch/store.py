@@ -172,7 +172,7 @@ def valid_receipt(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """The receipt, if it is there, has this fingerprint, and every output is still as it says; else None."""
     try:
         receipt: dict[str, Any] = read_json(path)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
     if receipt.get("fingerprint") != fingerprint:
         return None

@@ -16,4 +16,4 @@ def realdata() -> Path:
     folder = Path(os.environ.get("SLIDEBATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("real images are not here: put them in ../shared/data or name them in SLIDEBATCH_TEST_DATA")
-    return folder
+    return folder.resolve()

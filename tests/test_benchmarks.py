@@ -45,7 +45,7 @@ def test_merging_loses_nothing_on_a_small_field():
         ("engine", ["--repeats", "1"], "engine cost"),
         ("decoding", ["--repeats", "1"], "megapixels/s"),
         ("memory", ["--oracle"], "megabytes"),
-        ("kills", [], "identical 2"),
+        ("kills", [], "identical 2;"),
     ],
 )
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):

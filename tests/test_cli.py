@@ -144,14 +144,14 @@ def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unexpected_exceptions_show_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A fault of slidebatch itself shows its traceback and gives 1; an interruption gives 130."""
-    import slidebatch.batch
+    import slidebatch.status
 
     for error, status, words in ((ZeroDivisionError("odd"), 1, "Traceback"), (KeyboardInterrupt(), 130, "resume")):
 
         def fail(path: Path, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr(slidebatch.batch, "status", fail)
+        monkeypatch.setattr(slidebatch.status, "status", fail)
         assert status_of(["status", "there"]) == status
         assert words in capsys.readouterr().err
 

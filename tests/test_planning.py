@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"tiling": {"patch_px": 200_000}}, r"workers would take .*most in infer.*tiling\.patch_px"),
+        ({"tiling": {"patch_px": 200_000}}, r"one worker would take .*most in infer.*tiling\.patch_px"),
         ({"executor": {"kind": "local", "workers": 10_000}}, r"10000 workers would take .*executor\.workers"),
     ],
 )

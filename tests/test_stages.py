@@ -25,7 +25,7 @@ from tests.support.fields import touching_field
 from tests.support.runs import config, contents, run, write_slides
 
 FAULTY = "tests.support.faulty_oracle"
-STAGES = ["prepare", "infer", "decode", "seams", "paint", "pyramid2", "measure", "table"]
+STAGES = ["prepare", "maps", "infer", "decode", "seams", "paint", "pyramid2", "measure", "table"]
 LARGE = (100, 1100)
 
 
