@@ -8,6 +8,7 @@ fault of the image is seen in the table and not averaged away.
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from slidebatch.instances import SCORE_MAX
 from slidebatch.job import Job, Made
 from slidebatch.plan import SlidePlan
 from slidebatch.slides import read_grid
-from slidebatch.store import open_array, read_shard, write_atomically
+from slidebatch.store import open_array, read_shard, write_atomically, written_aside
 
 Columns = dict[str, npt.NDArray[np.generic]]
 
@@ -30,33 +31,32 @@ Columns = dict[str, npt.NDArray[np.generic]]
 def measure_region(job: Job, number: int, region: Box) -> Made:
     """Measure the nuclei whose boxes start in a region and write their rows."""
     seamed = read_shard(job.seams(number), ["box", "score", "member", "votes"])
-    box = seamed["box"]
-    starts = (box[:, :2] >= [region.y0, region.x0]).all(axis=1) & (box[:, :2] < [region.y1, region.x1]).all(axis=1)
-    rows = np.flatnonzero(starts)
-    sums = _sums(job, number, rows, box)
-    stored = {n: seamed[n][rows] for n in ("box", "score", "member", "votes")}
+    # Ids follow the first pixel in raster order, so rows are sorted by their boxes' tops: a band is a slice.
+    first, last = np.searchsorted(seamed["box"][:, 0], [region.y0, region.y1])
+    band = {n: seamed[n][first:last] for n in seamed}
+    left = band["box"][:, 1]
+    rows = np.flatnonzero((left >= region.x0) & (left < region.x1))
+    stored = {n: band[n][rows] for n in band}
+    label = first + rows + 1
     path = job.part(number, region)
-    _write_table(path, table_of(job.at(number), rows + 1, stored, sums))
+    write_atomically(path, _encoded(table_of(job.at(number), label, stored, _sums(job, number, label, stored["box"]))))
     return Made((path,), nuclei=len(rows))
 
 
-def _sums(job: Job, number: int, rows: npt.NDArray[np.int64], box: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Area, sums of y and x, and of every channel, of the nuclei `rows`: (N, 3 + C) float64.
-
-    Exact below 2^53 for integer images. A NaN pixel of a float image makes the sum of its nucleus and channel NaN.
-    """
+def _sums(job: Job, number: int, label: npt.NDArray[np.int64], box: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Area, sums of y and x, and of every channel, of the nuclei `label`: (N, 3 + C) float64, exact below 2^53."""
     slide = job.at(number)
-    if not len(rows):
+    if not len(label):
         return np.zeros((0, 3 + len(slide.names)))
-    window = Box(*(int(v) for v in (*box[rows, :2].min(axis=0), *box[rows, 2:].max(axis=0))))
+    window = Box(*(int(v) for v in (*box[:, :2].min(axis=0), *box[:, 2:].max(axis=0))))
     labels = np.asarray(open_array(job.labels(number) / "0")[window.slices()])
     image = read_grid(job.open(number), slide.grid, window, None)
-    place = np.full(len(box) + 1, -1, np.int64)
-    place[rows + 1] = np.arange(len(rows))
-    sums = np.zeros((len(rows), 3 + len(image)))
-    accumulate(sums, labels, image, place, window.y0, window.x0)
+    place = np.full(label[-1] - label[0] + 1, -1, np.int32)
+    place[label - label[0]] = np.arange(len(label))
+    sums = np.zeros((len(label), 3 + len(image)))
+    accumulate(sums, labels, image, place, (int(label[0]), window.y0, window.x0))
     if (sums[:, 0] == 0).any():
-        missing = int(rows[sums[:, 0] == 0][0]) + 1
+        missing = int(label[sums[:, 0] == 0][0])
         raise InputError(
             f"{slide.slide}: nucleus {missing} has no pixel in the stored labels although it was painted; "
             "remove the slide's folder in labels.zarr and give the same command again"
@@ -65,19 +65,22 @@ def _sums(job: Job, number: int, rows: npt.NDArray[np.int64], box: npt.NDArray[n
 
 
 @njit(nogil=True, cache=True)
-def accumulate(sums, labels, image, place, y0, x0):
-    """Add each labelled pixel's 1, y, x and channel values to its nucleus's row of `sums`, in place."""
+def accumulate(sums, labels, image, place, origin):
+    """Add each labelled pixel's 1, y, x and channel values to its nucleus's row of `sums`, in place.
+
+    origin  (label, y, x): the label that place[0] stands for, and the window's corner
+    """
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            label = labels[y, x]
-            if label == 0:
+            k = np.int64(labels[y, x]) - origin[0]
+            if k < 0 or k >= len(place):
                 continue
-            i = place[label]
+            i = place[k]
             if i < 0:
                 continue
             sums[i, 0] += 1.0
-            sums[i, 1] += y + y0
-            sums[i, 2] += x + x0
+            sums[i, 1] += y + origin[1]
+            sums[i, 2] += x + origin[2]
             for c in range(image.shape[0]):
                 sums[i, 3 + c] += image[c, y, x]
 
@@ -113,13 +116,24 @@ def table_of(
 
 
 def merge_table(job: Job, number: int, regions: list[Box]) -> Made:
-    """Put the parts of a slide together, by label."""
-    table = pa.concat_tables([pq.read_table(job.part(number, r)) for r in regions]).sort_by("label")
-    _write_table(job.table(number), table)
-    return Made((job.table(number),), nuclei=table.num_rows)
+    """Put the parts of a slide together, by label, a band of regions at a time: bands hold consecutive labels."""
+    bands = [[job.part(number, r) for r in band] for _, band in groupby(regions, key=lambda r: r.y0)]
+    nuclei = 0
+    with written_aside(job.table(number)) as aside, _writer(aside, bands[0][0]) as writer:
+        for band in bands:
+            table = pa.concat_tables([pq.read_table(part) for part in band]).sort_by("label")
+            writer.write_table(table)
+            nuclei += table.num_rows
+    return Made((job.table(number),), nuclei=nuclei)
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def _writer(path: Path, like: Path) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, pq.read_schema(like), compression="zstd")
+
+
+def _encoded(table: pa.Table) -> bytes:
+    """A table as the bytes of a parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    encoded: bytes = sink.getvalue().to_pybytes()
+    return encoded

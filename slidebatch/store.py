@@ -96,22 +96,30 @@ def disk_faults() -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
-    """Write a file so that it is either whole or not there; `durable`: also after a power cut."""
+@contextmanager
+def written_aside(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write to, renamed to it at the end: the file is whole or not there.
+
+    `durable`: also after a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        yield aside
+        if durable:
+            _sync(aside)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
     if durable:
-        _sync_folder(path.parent)
+        _sync(path.parent)
+
+
+def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
+    """Write a file so that it is either whole or not there; `durable`: also after a power cut."""
+    with written_aside(path, durable) as aside:
+        aside.write_bytes(data)
 
 
 def write_json(path: Path, value: Any, durable: bool = False) -> None:
@@ -129,9 +137,9 @@ def sync_all() -> None:
     os.sync()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file's content, or the renames inside a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
