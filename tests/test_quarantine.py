@@ -1,8 +1,14 @@
-"""Inputs at fault are named and cost nothing but themselves; odd inputs that are not at fault are ordinary ones."""
+"""Faults of inputs, workers and the machine are named and cost nothing but themselves.
+
+Odd inputs that are not at fault are ordinary ones.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +17,16 @@ import pytest
 import tifffile
 
 import slidebatch
-from slidebatch import batch
-from slidebatch.errors import PlanError
+from slidebatch import batch, executors
+from slidebatch.errors import EnvironmentFault, PlanError
 from slidebatch.events import Event, InputFailed
+from slidebatch.geometry import Box, whole
 from slidebatch.job import Job, open_job
+from slidebatch.lease import lease
 from slidebatch.stages import Attempt, perform
 from slidebatch.status import status
+from slidebatch.store import create_array, open_array, write_region
+from slidebatch.tiling import parts
 from slidebatch.validate import validate
 from tests.support.fields import Labels, touching_field
 from tests.support.runs import config, contents, labels_of, run, write_slides
@@ -128,8 +138,8 @@ def test_a_refused_plan_names_the_slide(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A run of one slide, on which the network always fails, just before the network starts."""
+def ready(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """A run of one slide, on which the network always fails in the way asked for, just before the network starts."""
     write_slides(tmp_path, {"a": field()})
     real = batch.Driver._stage
 
@@ -140,13 +150,21 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
     monkeypatch.setattr(batch.Driver, "_stage", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(config(tmp_path, "out", model=faulty(tmp_path, {"a:0:0": ["raise"] * 9})))
+        run(config(tmp_path, "out", model=faulty(tmp_path, {"a:0:0": [request.param] * 9})))
     return open_job(str(tmp_path / "out" / "work"))
 
 
 @pytest.mark.parametrize(
-    ("deaths", "session", "attempts", "calls"),
-    [(0, "this", 3, 3), (1, "this", 4, 3), (2, "this", 5, 3), (3, "this", 3, 0), (3, "another", 3, 3)],
+    ("ready", "deaths", "session", "attempts", "calls"),
+    [
+        ("raise", 0, "this", 3, 3),
+        ("raise", 1, "this", 4, 3),
+        ("raise", 2, "this", 5, 3),
+        ("raise", 3, "this", 3, 0),
+        ("raise", 3, "another", 3, 3),
+        ("input", 2, "this", 3, 1),
+    ],
+    indirect=["ready"],
 )
 def test_deaths_count_among_the_attempts(ready: Job, deaths: int, session: str, attempts: int, calls: int) -> None:
     """A failure's attempts are its deaths and its tries; of too many deaths no try follows; other runs' are none."""
@@ -160,6 +178,76 @@ def test_deaths_count_among_the_attempts(ready: Job, deaths: int, session: str, 
     assert ("killed its worker" in record["why"]) == (calls == 0)
     counted = ready.results.parent / "counts" / "a_0_0"
     assert (counted.stat().st_size if counted.exists() else 0) == calls
+
+
+# The machine
+
+
+def test_automatic_workers_fit_memory_and_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """workers: auto takes as many as fit the free memory, at most one per core."""
+    write_slides(tmp_path, {"a": field()})
+    settings = config(tmp_path, "out", executor={"kind": "local"})
+    peak_bytes = batch.plan(config(tmp_path, "out")).costs.worker.peak
+    monkeypatch.setattr(executors, "usable_cores", lambda: 8)
+    threads = settings.model.threads
+    for fit in (1, 2, 3, 7, 8, 9, 100):
+        for spare_bytes in (0, peak_bytes - 1):
+            monkeypatch.setattr(executors, "free_bytes", lambda free=fit * peak_bytes + spare_bytes: free)
+            assert batch.plan(settings).costs.workers == min(fit, 8 // threads)
+
+
+def test_cores_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system tells no process its own cores, those of the machine count; there is always one."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert executors.usable_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert executors.usable_cores() == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_from_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Where files cannot be locked, the sentence says so and names a way out; it blames no other run."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    words = r"cannot be locked .*set output\.path"
+    with pytest.raises(EnvironmentFault, match=words) as told, lease(tmp_path / "work"):
+        pytest.fail("the folder was taken without a lock")
+    assert "another run" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("box", "whole_shards"),
+    [
+        (Box(0, 0, 128, 128), True),
+        (Box(128, 0, 200, 256), True),
+        (Box(128, 256, 200, 300), True),
+        (Box(0, 0, 64, 128), False),
+        (Box(64, 0, 128, 128), False),
+        (Box(0, 0, 128, 200), False),
+        (Box(0, 192, 128, 300), False),
+    ],
+)
+def test_parts_of_shards_are_refused(tmp_path: Path, box: Box, whole_shards: bool) -> None:
+    """Only boxes of whole shards, cut off at the array's ends, are written; others are refused with nothing lost."""
+    path, shape = tmp_path / "a.zarr", (200, 300)
+    create_array(path, shape, "uint8", (32, 32), (128, 128))
+    for region in parts(shape, (128, 128)):
+        write_region(path, np.ones(region.shape, np.uint8), region)
+    expected = np.ones(shape, np.uint8)
+    pixels = np.full(box.shape, 7, np.uint8)
+    if whole_shards:
+        write_region(path, pixels, box)
+        expected[box.slices(whole(shape))] = 7
+    else:
+        with pytest.raises(ValueError, match="does not cover whole shards"):
+            write_region(path, pixels, box)
+    np.testing.assert_array_equal(open_array(path)[:], expected)
 
 
 # Odd inputs

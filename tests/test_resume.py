@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidebatch import batch, executors, job, planning, seams
-from slidebatch.errors import EnvironmentFault
 from slidebatch.events import Event, RunNote
-from slidebatch.geometry import Box, whole
+from slidebatch.geometry import Box
 from slidebatch.infer import centred
-from slidebatch.lease import lease
 from slidebatch.models.protocol import Detections
 from slidebatch.plan import read_plan
-from slidebatch.store import create_array, open_array, write_region
+from slidebatch.store import open_array
 from slidebatch.tiling import parts
 from slidebatch.validate import validate
 from tests.support.fields import Labels, touching_field
@@ -323,73 +318,3 @@ def test_every_detection_has_one_cell(centre: tuple[float, float], side: float, 
     box = np.concatenate([low, high]).astype(np.float32)[None]
     found = Detections(box, np.ones(1, np.float32), np.full((1, 28, 28), 255, np.uint8))
     assert sum(len(centred(found, c, shape)) for c in parts(shape, cell)) == 1
-
-
-# How a run starts
-
-
-def test_automatic_workers_fit_memory_and_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """workers: auto takes as many as fit the free memory, at most one per core."""
-    write_slides(tmp_path, {"a": field()})
-    settings = config(tmp_path, "out", executor={"kind": "local"})
-    peak_bytes = batch.plan(config(tmp_path, "out")).costs.worker.peak
-    monkeypatch.setattr(executors, "usable_cores", lambda: 8)
-    threads = settings.model.threads
-    for fit in (1, 2, 3, 7, 8, 9, 100):
-        for spare_bytes in (0, peak_bytes - 1):
-            monkeypatch.setattr(executors, "free_bytes", lambda free=fit * peak_bytes + spare_bytes: free)
-            assert batch.plan(settings).costs.workers == min(fit, 8 // threads)
-
-
-def test_cores_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system tells no process its own cores, those of the machine count; there is always one."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert executors.usable_cores() == 6
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert executors.usable_cores() == 1
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_told_from_another_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """Where files cannot be locked, the sentence says so and names a way out; it blames no other run."""
-
-    def no_locks(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    words = r"cannot be locked .*set output\.path"
-    with pytest.raises(EnvironmentFault, match=words) as told, lease(tmp_path / "work"):
-        pytest.fail("the folder was taken without a lock")
-    assert "another run" not in str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("box", "whole_shards"),
-    [
-        (Box(0, 0, 128, 128), True),
-        (Box(128, 0, 200, 256), True),
-        (Box(128, 256, 200, 300), True),
-        (Box(0, 0, 64, 128), False),
-        (Box(64, 0, 128, 128), False),
-        (Box(0, 0, 128, 200), False),
-        (Box(0, 192, 128, 300), False),
-    ],
-)
-def test_parts_of_shards_are_refused(tmp_path: Path, box: Box, whole_shards: bool) -> None:
-    """Only boxes of whole shards, cut off at the array's ends, are written; others are refused with nothing lost."""
-    path, shape = tmp_path / "a.zarr", (200, 300)
-    create_array(path, shape, "uint8", (32, 32), (128, 128))
-    for region in parts(shape, (128, 128)):
-        write_region(path, np.ones(region.shape, np.uint8), region)
-    expected = np.ones(shape, np.uint8)
-    pixels = np.full(box.shape, 7, np.uint8)
-    if whole_shards:
-        write_region(path, pixels, box)
-        expected[box.slices(whole(shape))] = 7
-    else:
-        with pytest.raises(ValueError, match="does not cover whole shards"):
-            write_region(path, pixels, box)
-    np.testing.assert_array_equal(open_array(path)[:], expected)
