@@ -32,7 +32,7 @@ from slidebatch.normalise import Sketch, window
 from slidebatch.plan import Plan, read_normalisation, write_plan
 from slidebatch.planning import Geometry, Planned, make_plan
 from slidebatch.projection import Costs
-from slidebatch.stages import Attempt, Receipt
+from slidebatch.stages import Attempt, Receipt, fail
 from slidebatch.store import clean_partial, digest, disk_faults, read_json, remove, write_json
 
 DONE, FAILED_SOME = 0, 3
@@ -190,8 +190,7 @@ class Driver:
             },
         )
         for fault in self.planned.faults:
-            record = {"slide": fault.slide, "stage": "plan", "why": fault.sentence, "attempts": 1}
-            write_json(self.job.failure(fault.slide), record)
+            fail(self.job, fault.slide, "plan", fault.sentence, attempts=1)
         self._write_manifest("running")
 
     def _write_manifest(self, state: str) -> None:
@@ -264,8 +263,7 @@ class Driver:
         for number in [n for n in numbers if len(sketches[n].quantiles) != most]:
             found = len(sketches.pop(number).quantiles)
             why = f"found {found} channels where the rest of its plate has {most}; set normalise.per: slide"
-            record = {"slide": job.at(number).slide, "stage": "prepare", "why": why, "attempts": 1}
-            write_json(job.failure(job.at(number).slide), record)
+            fail(job, job.at(number).slide, "prepare", why, attempts=1)
         rgb = job.at(next(iter(sketches))).rgb
         return dict(window(list(sketches.values()), self.plan.normalise, rgb).to_json())
 

@@ -34,11 +34,14 @@ SLOWDOWN = 0.15
 """Share of its speed that the network loses for every doubling of the patch's side beyond 512, on a CPU."""
 
 
+def margin_px(card: Card, largest_px: int) -> int:
+    """A detector's patches overlap by the largest nucleus at least, so that one of them sees each whole."""
+    return card.margin_px if card.family == "dense" else max(card.margin_px, largest_px)
+
+
 def choose_cell(model: ModelSpec, card: Card, device: str, tiling: TilingSpec, shapes: Sequence[Shape]) -> Shape:
     """The cell (y, x) in pixels: from `tiling.patch_px`, or the best of a few for slides of these shapes."""
-    margin = ceil_to(
-        card.margin_px if card.family == "dense" else max(card.margin_px, tiling.largest_px), card.stride_px
-    )
+    margin = ceil_to(margin_px(card, tiling.largest_px), card.stride_px)
     if tiling.patch_px != "auto":
         side = max(ceil_to(tiling.patch_px - 2 * margin, CELL_STEP_PX), CELL_STEP_PX)
         return side, side

@@ -262,9 +262,3 @@ def read_normalisation(work: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):  # not stored yet, or lost in a power cut
         return {}
     return value
-
-
-def cells_of(plan: Plan, slide: SlidePlan) -> int:
-    """How many cells cover a slide."""
-    rows, columns = grid_shape(slide.shape, plan.patches.cell)
-    return rows * columns

@@ -15,7 +15,7 @@ from slidebatch import models, sources
 from slidebatch.config import RunConfig
 from slidebatch.errors import ConfigError, InputError, PlanError
 from slidebatch.models.protocol import Card
-from slidebatch.patches import choose_cell
+from slidebatch.patches import choose_cell, margin_px
 from slidebatch.plan import Plan, SlidePlan
 from slidebatch.regions import read_regions
 from slidebatch.sample import write_sample
@@ -75,7 +75,7 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
     device = models.pick_device(config.model.device)
     shapes = [s.shape for s in slides]
     geometry = _geometry(config, earlier or _choose(config, card, device, shapes))
-    patches = patch_grid(geometry.cell, _margin(card, config.tiling.largest_px), card.stride_px)
+    patches = patch_grid(geometry.cell, margin_px(card, config.tiling.largest_px), card.stride_px)
     reach = config.decode.reach_px if card.family == "dense" else 0
     plan = Plan(
         name=config.name,
@@ -117,11 +117,6 @@ def _input(spec: InputSpec) -> tuple[InputSpec, Path | None]:
     sample = write_sample(spec.sample, SAMPLES / spec.sample)
     own = {k: v for k, v in sample.input.items() if getattr(spec, k) is None}
     return spec.model_copy(update={"sample": None, **own}), sample.truth
-
-
-def _margin(card: Card, largest_px: int) -> int:
-    """A detector's patches overlap by the largest nucleus at least, so that one of them sees each whole."""
-    return card.margin_px if card.family == "dense" else max(card.margin_px, largest_px)
 
 
 def _block_cells(most_px: int, cell: Shape) -> int:

@@ -131,23 +131,23 @@ def _tried(job: Job, stage: str, item: Item, function: StageFunction, attempt: A
     name, tries = job.at(item.slide).slide, job.plan.attempts
     deaths = attempt.deaths(name)
     if deaths >= tries:
-        return _fail(job, name, stage, f"killed its worker {deaths} times; give workers more memory", deaths)
+        return fail(job, name, stage, f"killed its worker {deaths} times; give workers more memory", deaths)
     attempt.working_on(name)
     for tried in range(1, tries + 1):
         try:
             return function(job, item.slide, item.box)
         except InputError as error:
-            return _fail(job, name, stage, str(error), deaths + tried)
+            return fail(job, name, stage, str(error), deaths + tried)
         except (EnvironmentFault, OSError, MemoryError):
             raise
         except Exception as error:
             if tried == tries:
                 told = f"{type(error).__name__}: {error}"
-                return _fail(job, name, stage, told, deaths + tried, traceback.format_exc())
+                return fail(job, name, stage, told, deaths + tried, traceback.format_exc())
     return None
 
 
-def _fail(job: Job, slide: str, stage: str, why: str, attempts: int, trace: str | None = None) -> Made | None:
+def fail(job: Job, slide: str, stage: str, why: str, attempts: int, trace: str | None = None) -> Made | None:
     """Record that a slide has failed; everything else goes on. Returns None, the result of a failed item."""
     record = {"slide": slide, "stage": stage, "why": why, "attempts": attempts}
     write_json(job.failure(slide), {**record, **({"traceback": trace} if trace else {})})
