@@ -1,4 +1,4 @@
-"""The layout of bit-packed masks, and how to read eight pixels of one at a time.
+"""The layout of bit-packed masks, and how to read and set eight pixels of one at a time.
 
 N masks are `box` (N, 4) half-open integer boxes (y0, x0, y1, x1), `bits` (B,) uint8 and `offset` (N + 1,)
 int64: `offset[i]:offset[i + 1]` are the bytes of mask i, its own box's crop, rows first, eight pixels a byte,
@@ -71,3 +71,18 @@ def eight_bits(bits, at):  # type: ignore[no-untyped-def]
 def keep_first(byte, count):  # type: ignore[no-untyped-def]
     """The byte with only its first `count` bits left (all of them from eight on)."""
     return byte if count >= 8 else byte & (0xFF00 >> count) & 255
+
+
+@njit(cache=True, nogil=True)
+def set_bits(bits, start, stop):  # type: ignore[no-untyped-def]
+    """Set, in place, the bits from `start` up to `stop` > start, byte by byte."""
+    first, last = start >> 3, stop >> 3
+    head, tail = 255 >> (start & 7), ~(255 >> (stop & 7)) & 255
+    if first == last:
+        bits[first] |= head & tail
+        return
+    bits[first] |= head
+    for i in range(first + 1, last):
+        bits[i] = 255
+    if tail:
+        bits[last] |= tail

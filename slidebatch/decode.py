@@ -20,6 +20,7 @@ from numba import njit
 from pydantic import Field, NonNegativeInt, PositiveInt
 from scipy import ndimage
 
+from ensemble.packed import set_bits
 from slidebatch import instances
 from slidebatch.geometry import Box
 from slidebatch.instances import Instances
@@ -238,33 +239,37 @@ def _pack(labels, foreground, label, box, offset, cut, fill):  # type: ignore[no
     area, total = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for i in range(n):
         y0, x0, y1, x1 = box[i]
-        crop = labels[y0:y1, x0:x1] == label[i]
-        if fill and cut[i] == 0 and _concave(crop):
-            _fill(crop, labels[y0:y1, x0:x1])
-        k = offset[i] * 8
-        for y in range(y1 - y0):
-            for x in range(x1 - x0):
-                if crop[y, x]:
-                    bits[k >> 3] |= np.uint8(128 >> (k & 7))
-                    area[i] += 1
-                    total[i] += foreground[y0 + y, x0 + x]
-                k += 1
+        crop, seen, mine = labels[y0:y1, x0:x1], foreground[y0:y1, x0:x1], bits[offset[i] : offset[i + 1]]
+        area[i], total[i], concave = _pack_runs(crop, label[i], seen, mine)
+        if concave and fill and cut[i] == 0:
+            filled = crop == label[i]
+            _fill(filled, crop)
+            area[i], total[i], _ = _pack_runs(filled, True, seen, mine)
     return bits, area, total
 
 
 @njit(nogil=True, cache=True)
-def _concave(crop):  # type: ignore[no-untyped-def]
-    """Whether some row has background between foreground: without such a row there is no hole to fill."""
-    for y in range(crop.shape[0]):
-        turns = 0
-        before = False
-        for x in range(crop.shape[1]):
-            if crop[y, x] != before:
-                turns += 1
-                before = not before
-        if turns > 2:
-            return True
-    return False
+def _pack_runs(crop, value, foreground, bits):  # type: ignore[no-untyped-def]
+    """Set the bits of the pixels that equal `value`, run by run; their number, their foreground sum, and whether
+    a row has more than one run: where none has, there is no hole to fill."""
+    height, width = crop.shape
+    area = total = 0
+    concave = False
+    for y in range(height):
+        x = runs = 0
+        while x < width:
+            while x < width and crop[y, x] != value:
+                x += 1
+            start = x
+            while x < width and crop[y, x] == value:
+                total += foreground[y, x]
+                x += 1
+            if x > start:
+                runs += 1
+                area += x - start
+                set_bits(bits, y * width + start, y * width + x)
+        concave |= runs > 1
+    return area, total, concave
 
 
 @njit(nogil=True, cache=True)

@@ -86,10 +86,9 @@ def read_patch(job: Job, number: int, box: Box) -> npt.NDArray[np.float32]:
     columns = mirror_index(box.x0, box.x1, slide.shape[1])
     inside = Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
     image = read_grid(job.open(number), slide.grid, inside, slide.channels)
-    scaled = job.window(number).apply(image)
-    if inside == box:
-        return scaled
-    return scaled[:, (rows - inside.y0)[:, None], (columns - inside.x0)[None, :]]
+    if inside != box:
+        image = image[:, rows - inside.y0][:, :, columns - inside.x0]
+    return job.window(number).apply(image)
 
 
 def _patches(job: Job, number: int, cells: list[Box]) -> tuple[npt.NDArray[np.float32], list[Place]]:

@@ -25,6 +25,9 @@ from slidebatch.plan import SlidePlan
 from slidebatch.slides import read_grid
 from slidebatch.store import open_array, read_shard, write_atomically, written_aside
 
+STORED = {"compression": "zstd", "use_dictionary": False}
+"""How tables are stored: hardly a value occurs twice, so dictionaries would only cost time and space."""
+
 Columns = dict[str, npt.NDArray[np.generic]]
 
 
@@ -128,12 +131,12 @@ def merge_table(job: Job, number: int, regions: list[Box]) -> Made:
 
 
 def _writer(path: Path, like: Path) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, pq.read_schema(like), compression="zstd")
+    return pq.ParquetWriter(path, pq.read_schema(like), **STORED)
 
 
 def _encoded(table: pa.Table) -> bytes:
     """A table as the bytes of a parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, **STORED)
     encoded: bytes = sink.getvalue().to_pybytes()
     return encoded

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from slidebatch import paint, plan
+from slidebatch.allocator import give_back_excess
 from slidebatch.errors import EnvironmentFault, InputError
 from slidebatch.geometry import Box
 from slidebatch.infer import create_maps, infer_detections, infer_maps
@@ -38,7 +39,7 @@ from slidebatch.store import (
     write_receipt,
     write_shard,
 )
-from slidebatch.tiles import decode_tile
+from slidebatch.tiles import decode_tile, load_compiled
 
 Receipt = dict[str, Any]
 StageFunction = Callable[[Job, int, Box], Made]
@@ -63,6 +64,7 @@ def perform(work: str, stage: str, index: int, session: str) -> Receipt:
         outputs, facts = _items(job, task, attempt)
         receipt = write_receipt(path, print_, outputs, facts)
         attempt.end()
+    give_back_excess(stage)
     return {**receipt, "fresh": True}
 
 
@@ -73,8 +75,11 @@ def _covers(job: Job, task: Task, receipt: Receipt) -> bool:
 
 
 def warm(work: str) -> None:
-    """Load what this process will need of a run, before it is timed."""
-    _ = open_job(work).model
+    """Load what this process will need of a run before its first task: the network, compiled code."""
+    job = open_job(work)
+    _ = job.model
+    if job.plan.card.family == "dense":
+        load_compiled(job.plan)
 
 
 def fingerprint(job: Job, task: Task) -> str:

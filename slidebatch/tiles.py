@@ -15,6 +15,7 @@ from slidebatch.instances import SCORE_MAX, Instances
 from slidebatch.job import Job, Made
 from slidebatch.models.protocol import Detections
 from slidebatch.paste import paste
+from slidebatch.plan import Plan
 from slidebatch.settle import settle, split_settled
 from slidebatch.store import open_array, read_shard, write_shard
 from slidebatch.tiling import Tile
@@ -27,6 +28,17 @@ def decode_tile(job: Job, number: int, core: Box) -> Made:
     path = job.nuclei(number, core)
     write_shard(path, found.arrays(), job.plan.card.digest)
     return Made((path,), nuclei=len(found))
+
+
+def load_compiled(plan: Plan) -> None:
+    """Have the compiled code of a dense network's tiles loaded now, not within the first tile: decode a spot."""
+    side = plan.tiles.core_px // 8
+    core = Box(0, 0, side, side)
+    tile = Tile(core, core, core)
+    maps = np.zeros((len(plan.card.maps), side, side), np.uint8)
+    maps[0, 1 : side // 2, 1 : side // 2] = 255
+    found = extract(decode_dense(maps, tile.read, plan.decode), tile.valid, plan.decode)
+    claimed(found, tile, plan.tiles, (side, side))
 
 
 def _from_maps(job: Job, number: int, tile: Tile) -> Instances:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from slidebatch.geometry import Box
 from slidebatch.slides.slide import Slide
 
-BLOCK_PX = 2048  # side of the parts that are read and reduced one after the other
+BLOCK_PX = 2048  # side of the parts that are read and reduced
+READERS = 2  # parts under way at once: while one waits for the disk, another is decoded
 
 
 def overview(
@@ -34,10 +36,15 @@ def overview(
     factor = _factor(shape, most_px)
     count = len(slide.channels) if channels is None else len(channels)
     out = np.empty((count, -(-shape[0] // factor), -(-shape[1] // factor)), np.float32)
-    for box in _blocks(shape, factor):
+
+    def reduce(box: Box) -> None:
         y, x = box.y0 // factor, box.x0 // factor
         part = _block_means(slide.read(box, level, channels), factor)
         out[:, y : y + part.shape[1], x : x + part.shape[2]] = part
+
+    with ThreadPoolExecutor(READERS) as readers:
+        for _ in readers.map(reduce, _blocks(shape, factor)):
+            pass
     return out, factor * slide.levels[level].step_px
 
 
