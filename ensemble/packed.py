@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-# numba's cache looks only at the file of the function that is called: after a change of `eight_bits` or
-# `keep_first` clear __pycache__, or the callers in iou.py and fuse.py go on with the old code.
+# numba's cache looks only at the file of the function that is called: after a change of one of
+# these clear __pycache__, or the callers in iou.py, fuse.py and decode.py go on with the old code.
 ONES = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
 """How many bits of a byte are set."""
 
