@@ -69,10 +69,11 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
     found = sources.find(spec)
     if found.plate and config.output.image == "none":
         raise ConfigError("output.image is none, but a plate's labels need its images beside them; use auto or copy")
-    card = models.card(config.model, models.pick_device(config.model.device))
+    device = models.pick_device(config.model.device)
+    model = models.settle(config.model, device)  # told to the workers, so that none takes another engine
+    card = models.card(model, device)
     slides, faults, notes = _slides(config, spec, found, card)
     _refuse_empty(slides, faults)
-    device = models.pick_device(config.model.device)
     shapes = [s.shape for s in slides]
     geometry = _geometry(config, earlier or _choose(config, card, device, shapes))
     patches = patch_grid(geometry.cell, margin_px(card, config.tiling.largest_px), card.stride_px)
@@ -80,7 +81,7 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
     plan = Plan(
         name=config.name,
         slides=tuple(slides),
-        model=config.model,
+        model=model,
         card=card,
         device=device,
         patches=patches,

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from slidebatch.models.dense import DenseNetwork
+from slidebatch.models.blocks import fold_batch_norm
+from slidebatch.models.dense import DenseNetwork, Running
+from slidebatch.models.engines import Choice, forward
 from slidebatch.models.protocol import Card
-from slidebatch.models.small_unet import Architecture, SmallUNet, class_maps, fold_batch_norm
+from slidebatch.models.small_unet import Architecture, SmallUNet, class_maps
 
 ARCHITECTURE = Architecture()
 MARGIN, STRIDE = ARCHITECTURE.margin_px, ARCHITECTURE.stride_px
@@ -32,7 +34,7 @@ def trained():
 @pytest.fixture(scope="module")
 def model(trained):
     card = Card("small_unet", "dense", 3, ("nucleus", "contour"), MARGIN, STRIDE, None, "")
-    return DenseNetwork(fold_batch_norm(copy.deepcopy(trained)), card, "cpu", 1)
+    return DenseNetwork(forward(trained, Choice("eager", "float32"), "cpu", 1), card, Running())
 
 
 @pytest.fixture(scope="module")

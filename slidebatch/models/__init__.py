@@ -1,12 +1,14 @@
 """Networks behind one protocol, found by name.
 
-    names()             what is registered
-    card(spec, device)  what the engine must know before it plans; reads no pixels, starts no device
-    load(spec, device)  the network, ready to run
-    pick_device(name)   what "auto" becomes on this machine
+    names()               what is registered
+    card(spec, device)    what the engine must know before it plans; reads no pixels, starts no device
+    load(spec, device)    the network, ready to run
+    settle(spec, device)  the spec with what "auto" becomes on this machine: for workers that may differ
+    pick_device(name)     what "auto" becomes on this machine
 
-A network family is one module with two functions, `card` and `load`, each of (settings, device, threads). A name
-with a dot in it is such a module of the user's own, such as `my_package.my_network`.
+Dense networks (`networks`) are found by the name of their kind, or of weights that ship with the package. Other
+families are modules with two functions, `card` and `load`, each of (settings, device, threads). A name with a dot in
+it is such a module of the user's own, such as `my_package.my_network`.
 torch is imported when a network of it is first asked for, so that reading a config stays quick.
 """
 
@@ -15,59 +17,90 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from slidebatch.errors import ModelError
 from slidebatch.models.protocol import Card, Model
 from slidebatch.models.spec import ModelSpec
 
-__all__ = ["ModelSpec", "card", "load", "names", "pick_device", "register"]
+__all__ = ["ModelSpec", "card", "load", "names", "pick_device", "register", "settle"]
+
+DENSE = ("simple_conv", "small_unet", "small_unet_dense", "unet")
+"""The kinds of dense networks, as `networks.NETWORKS` has them; told here so that naming them needs no torch."""
+
+SHIPPED = Path(__file__).parent / "weights"
 
 _CARDS = {
-    "small_unet": "slidebatch.models.dense:small_unet_card",
     "oracle": "slidebatch.models.oracle:oracle_card",
     "oracle_detections": "slidebatch.models.oracle:oracle_detections_card",
 }
 _LOADERS = {
-    "small_unet": "slidebatch.models.dense:load_small_unet",
     "oracle": "slidebatch.models.oracle:load_oracle",
     "oracle_detections": "slidebatch.models.oracle:load_oracle_detections",
 }
 
 
 def names() -> list[str]:
-    """Registered names, sorted."""
-    return sorted(_LOADERS)
+    """Registered names, those of shipped weights among them, sorted."""
+    return sorted({*_LOADERS, *DENSE, *_shipped()})
 
 
 def card(spec: ModelSpec, device: str = "cpu") -> Card:
     """The card of a network. ModelError for an unknown name, missing or contradictory weights, wrong settings."""
-    made: Card = _call(_CARDS, spec, device)
+    made: Card = _dense().card(spec, device) if _is_dense(spec) else _call(_CARDS, spec, device)
     return made
 
 
 def load(spec: ModelSpec, device: str = "cpu") -> Model:
     """The network on a device, "cpu" or "cuda". ModelError as `card`, and for weights that do not fit."""
-    made: Model = _call(_LOADERS, spec, pick_device(device))
+    device = pick_device(device)
+    made: Model = _dense().load(spec, device) if _is_dense(spec) else _call(_LOADERS, spec, device)
     return made
+
+
+def settle(spec: ModelSpec, device: str = "cpu") -> ModelSpec:
+    """`spec` with the engine and the precision that "auto" becomes here; a worker without them then refuses.
+
+    ModelError as `card`. Networks that have no engines keep theirs.
+    """
+    settled: ModelSpec = _dense().settle(spec, device) if _is_dense(spec) else spec
+    return settled
 
 
 def pick_device(device: str) -> str:
     """What "auto", "cpu" or "cuda" means on this machine; never a silent CPU run. ModelError without a GPU."""
     if device == "cpu":
         return device
-    picked: str = import_module("slidebatch.models.dense").pick_device(device)
+    picked: str = _dense().pick_device(device)
     return picked
 
 
 def register(name: str, card_door: str, loader_door: str) -> None:
     """Add a network: two functions written `package.module:function`. ModelError for a name that is taken."""
-    if name in _LOADERS:
+    if name in names():
         raise ModelError(f"a network named {name} is registered already; choose another name.")
     _CARDS[name], _LOADERS[name] = card_door, loader_door
 
 
+def _shipped() -> list[str]:
+    return [path.stem for path in SHIPPED.glob("*.safetensors")]
+
+
+def _is_dense(spec: ModelSpec) -> bool:
+    return spec.name in DENSE or spec.name in _shipped()
+
+
+def _dense() -> Any:
+    return import_module("slidebatch.models.dense")
+
+
 def _call(doors: Mapping[str, str], spec: ModelSpec, device: str) -> Any:
+    fixed = [k for k, v in (("engine", "auto"), ("precision", "auto"), ("tta", "none")) if getattr(spec, k) != v]
+    if fixed:
+        raise ModelError(
+            f"{spec.name} is no dense network of slidebatch's and knows no {', '.join(fixed)}; leave it out."
+        )
     door: Callable[[Mapping[str, Any], str, int], Any] = _own(doors, spec) if "." in spec.name else _known(doors, spec)
     return door(spec.options, device, spec.threads)
 
@@ -75,7 +108,7 @@ def _call(doors: Mapping[str, str], spec: ModelSpec, device: str) -> Any:
 def _known(doors: Mapping[str, str], spec: ModelSpec) -> Any:
     """The function of a registered network."""
     if spec.name not in doors:
-        near = difflib.get_close_matches(spec.name, doors, 1)
+        near = difflib.get_close_matches(spec.name, names(), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ModelError(f"no network is named {spec.name!r}; {hint}registered are {', '.join(names())}.")
     module, function = doors[spec.name].split(":")

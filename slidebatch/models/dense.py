@@ -1,33 +1,46 @@
 """Running dense networks: from normalised patches to class maps, the same bits for a pixel in any patch.
 
-On a CPU patches go through one by one, so batch size and batch mates cannot matter (and a batch gains
-nothing there). torch convolves a small lone image by another routine, whose bits differ (measured with torch
-2.15: maps of single patches below 144 px a side are off by up to 6e-7 before rounding); small patches are
-therefore fed twice. What is left to matter are torch itself and its thread count, which are in the digest.
+On a CPU patches go through one by one, so batch size and batch mates cannot matter (and a batch gains nothing
+there). On a GPU every batch is filled up to one size. What is left to matter are the engine, its version and
+precision, the device's kind, and on a CPU the thread count: all of that is in the digest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import TypeAdapter, ValidationError
-from torch import nn
+from torch import Tensor
 
 from slidebatch.errors import ModelError
+from slidebatch.models import networks
+from slidebatch.models.engines import Choice, Forward, choose, forward
+from slidebatch.models.networks import Architecture
 from slidebatch.models.protocol import Card, Place
-from slidebatch.models.small_unet import Architecture, SmallUNet, class_maps, fold_batch_norm
+from slidebatch.models.spec import ModelSpec
+from slidebatch.models.views import VIEWS, View
 from slidebatch.models.weights_file import CardFile, checked_digest, load_weights, read_card, weights_path
 
-NAME = "small_unet"
-LONE_PX = 160 * 160
-"""Patches of fewer pixels are fed in twos. torch takes oneDNN's routine for a batch of one only above 20,480
-values of a layer's input; the least that a layer of `small_unet` sees is one value per pixel of the patch."""
+
+@dataclass(frozen=True)
+class Running:
+    """How a network is run.
+
+    device   "cpu", "cuda" or "cuda:1"
+    threads  CPU threads
+    batch    patches that go through a GPU together
+    tta      name of the views that are averaged
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    batch: int = 1
+    tta: str = "none"
 
 
 def pick_device(device: str) -> str:
@@ -43,13 +56,12 @@ def pick_device(device: str) -> str:
 
 
 class DenseNetwork:
-    """A dense network ready to run: batch norm folded, channels last, eval, on its device."""
+    """A dense network ready to run: a forward pass, and around it views, class probabilities and rounding."""
 
-    def __init__(self, network: nn.Module, card: Card, device: str, threads: int) -> None:
+    def __init__(self, forward: Forward, card: Card, running: Running) -> None:
         self.card = card
-        self.device = device
-        self.threads = threads
-        self._network = network.to(device).to(memory_format=torch.channels_last).eval()
+        self.running = running
+        self._forward = forward
 
     def maps(self, patches: npt.NDArray[np.float32], places: Sequence[Place] = ()) -> npt.NDArray[np.uint8]:
         """(N, C, Y, X) float32 in 0..1 -> (N, K, Y, X) uint8, 255 for probability 1; `places` are not used.
@@ -57,15 +69,29 @@ class DenseNetwork:
         One channel is repeated to fill the network's. Y and X must be multiples of the stride. N may be 0.
         """
         patches = self._checked(patches)
-        if not len(patches):
-            return np.zeros((0, len(self.card.maps), *patches.shape[2:]), np.uint8)
-        if self.device != "cpu":
-            return class_maps(self._network, patches)
-        if torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
-        alone = patches.shape[2] * patches.shape[3] >= LONE_PX
-        rows = [[i] if alone else [i, i] for i in range(len(patches))]
-        return np.concatenate([class_maps(self._network, patches[r])[:1] for r in rows])
+        if self.running.device == "cpu" and torch.get_num_threads() != self.running.threads:
+            torch.set_num_threads(self.running.threads)
+        size = self.running.batch if self.running.device != "cpu" else 1
+        found = [self._together(patches[i : i + size], size) for i in range(0, len(patches), size)]
+        empty = np.zeros((0, len(self.card.maps), *patches.shape[2:]), np.uint8)
+        return np.concatenate([empty, *found])
+
+    @torch.inference_mode()
+    def _together(self, patches: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:
+        """Class maps of up to `size` patches; a batch that is not full is filled up with blank ones."""
+        image = torch.from_numpy(patches).to(self.running.device)
+        if len(image) < size:
+            image = torch.cat([image, image.new_zeros(size - len(image), *image.shape[1:])])
+        views = VIEWS[self.running.tta]
+        chance = self._chance(image, views[0])
+        for view in views[1:]:
+            chance += self._chance(image, view)
+        grey = chance.mul_(255 / len(views)).round_().to(torch.uint8)
+        return grey[: len(patches)].contiguous().cpu().numpy()
+
+    def _chance(self, image: Tensor, view: View) -> Tensor:
+        """Probabilities (N, K, Y, X) float32 of all classes but background, from one view."""
+        return view.back(self._forward(view.of(image)).softmax(dim=1)[:, 1:])
 
     def _checked(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         count, channels, height, width = patches.shape
@@ -76,69 +102,87 @@ class DenseNetwork:
             )
         if height % self.card.stride_px or width % self.card.stride_px:
             raise ValueError(f"patch {height} x {width} px is no multiple of the stride {self.card.stride_px} px")
-        shape = (count, self.card.channels, height, width)
-        return np.ascontiguousarray(np.broadcast_to(patches, shape), np.float32)
+        if channels != self.card.channels:
+            patches = np.broadcast_to(patches, (count, self.card.channels, height, width))
+        return np.require(patches, np.float32, ["C", "W"])  # torch takes no read-only arrays
 
 
-def small_unet_card(settings: Mapping[str, Any], device: str, threads: int) -> Card:
-    """The card of `small_unet` with the weights that the settings name."""
-    path = weights_path(NAME, settings)
+def settle(spec: ModelSpec, device: str) -> ModelSpec:
+    """`spec` with the engine and the precision that "auto" becomes on a device of this machine."""
+    path = weights_path(spec.name, spec.options)
+    chosen = _choice(spec, device, _architecture(read_card(path), str(path)))
+    return spec.model_copy(update={"engine": chosen.engine, "precision": chosen.precision})
+
+
+def card(spec: ModelSpec, device: str) -> Card:
+    """The card of a dense network with the weights that the settings name."""
+    path = weights_path(spec.name, spec.options)
     stored = read_card(path)
     architecture = _architecture(stored, str(path))
+    choice = _choice(spec, device, architecture)
     return Card(
-        name=NAME,
+        name=spec.name if spec.weights is None else stored.network,
         family="dense",
         channels=architecture.channels,
         maps=stored.maps,
         margin_px=stored.margin_px,
         stride_px=stored.stride_px,
         mpp=stored.mpp,
-        digest=_digest(checked_digest(path, stored), stored, device, threads),
+        digest=_digest(checked_digest(path, stored), stored, choice, _running(spec, device)),
         diameter_um=stored.diameter_um,
     )
 
 
-def load_small_unet(settings: Mapping[str, Any], device: str, threads: int) -> DenseNetwork:
-    """`small_unet` on a device ("cpu" or "cuda"), with the weights that the settings name."""
-    path = weights_path(NAME, settings)
-    card = small_unet_card(settings, device, threads)
-    network = SmallUNet(_architecture(read_card(path), str(path)))
-    load_weights(network, path, NAME)
+def load(spec: ModelSpec, device: str) -> DenseNetwork:
+    """A dense network on a device ("cpu" or "cuda"), with the weights that the settings name."""
+    path = weights_path(spec.name, spec.options)
+    stored = read_card(path)
+    made = card(spec, device)
+    network = networks.build(stored.network, stored.architecture)
+    load_weights(network, path, stored.network)
     if device != "cpu":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
-    return DenseNetwork(fold_batch_norm(network), card, device, threads)
+    torch.set_num_threads(spec.threads)  # some engines compile with what they find
+    choice = _choice(spec, device, networks.architecture(stored.network, stored.architecture))
+    return DenseNetwork(forward(network, choice, device, spec.threads), made, _running(spec, device))
+
+
+def _running(spec: ModelSpec, device: str) -> Running:
+    return Running(device, spec.threads, spec.batch_on(device.split(":")[0]), spec.tta)
+
+
+def _choice(spec: ModelSpec, device: str, architecture: Architecture) -> Choice:
+    return choose(spec.engine, spec.precision, device.split(":")[0], networks.unrolled(architecture))
 
 
 def _architecture(card: CardFile, where: str) -> Architecture:
-    """The architecture of a card, consistent with what else the card says."""
+    """The architecture of a card, consistent with what else the card says, and fit to be run in patches."""
     try:
-        architecture = TypeAdapter(Architecture).validate_python(card.architecture)
-    except ValidationError as error:
-        raise ModelError(f"{where}: its card's architecture is wrong ({error.errors()[0]['msg']}).") from error
-    expected = {
-        "network": NAME,
-        "maps": architecture.classes - 1,
-        "margin_px": architecture.margin_px,
-        "stride_px": architecture.stride_px,
-    }
-    found = {
-        "network": card.network,
-        "maps": len(card.maps),
-        "margin_px": max(card.margin_px, architecture.margin_px),  # a larger margin is safe
-        "stride_px": card.stride_px,
-    }
-    wrong = [f"{k} (found {found[k]}, expected {expected[k]})" for k in expected if found[k] != expected[k]]
-    if card.margin_px < architecture.margin_px:
+        architecture = networks.architecture(card.network, card.architecture)
+    except ModelError as error:
+        raise ModelError(f"{where}: its card cannot be used: {error}") from error
+    if flaw := networks.flaw(architecture):
+        raise ModelError(f"{where}: {card.network} cannot be run in patches: {flaw}.")
+    wrong = []
+    if len(card.maps) != architecture.classes - 1:
+        wrong.append(f"maps (found {len(card.maps)}, expected {architecture.classes - 1})")
+    if card.stride_px != architecture.stride_px:
+        wrong.append(f"stride_px (found {card.stride_px}, expected {architecture.stride_px})")
+    if card.margin_px < architecture.margin_px:  # a larger margin is safe
         wrong.append(f"margin_px (found {card.margin_px}, expected at least {architecture.margin_px})")
     if wrong:
         raise ModelError(f"{where}: its card contradicts the architecture: {', '.join(wrong)}; correct the card.")
     return architecture
 
 
-def _digest(weights: str, card: CardFile, device: str, threads: int) -> str:
-    """sha256 of all that the maps' bits depend on: weights, architecture, torch, device, and CPU threads."""
-    parts: list[object] = [weights, card.architecture, list(card.maps), torch.__version__, device.split(":")[0]]
-    parts.append(threads if device == "cpu" else 0)
+def _digest(weights: str, card: CardFile, choice: Choice, running: Running) -> str:
+    """sha256 of all that the maps' bits depend on: weights, architecture, libraries, device, threads, views."""
+    on_cpu = running.device == "cpu"
+    parts: list[object] = [
+        *(weights, card.network, card.architecture, list(card.maps), running.tta),
+        *(torch.__version__, choice.engine, choice.release, choice.precision),
+        *(running.device.split(":")[0], running.threads if on_cpu else 0, 0 if on_cpu else running.batch),
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,10 @@ GPU_BATCH = 8
 class ModelSpec(Spec):
     """A network to run. In the config a bare string stands for its name: `model: small_unet`."""
 
-    name: str = Field(default="small_unet", description="Registered name of the network.")
+    name: str = Field(
+        default="small_unet",
+        description="Registered name of the network, or of shipped weights; with own weights their card decides.",
+    )
     weights: str | None = Field(
         default=None,
         description="Own weights, a .safetensors file with its card (.json) beside it; none: the shipped ones.",
@@ -25,6 +28,21 @@ class ModelSpec(Spec):
     threads: PositiveInt = Field(default=1, description="CPU threads per network; part of the fingerprint.")
     batch: PositiveInt | Literal["auto"] = Field(
         default="auto", description="Patches per forward pass; auto is 1 on a CPU, where more gains nothing."
+    )
+    engine: Literal["auto", "eager", "openvino", "onnx"] = Field(
+        default="auto",
+        description="What computes the network: PyTorch (eager), OpenVINO or ONNX Runtime; auto is the fastest that "
+        "is installed. Part of the fingerprint.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Arithmetic of the network; auto is bfloat16 where the processor has it, which is twice as fast "
+        "and changes class maps by a few grey levels of 255. Part of the fingerprint.",
+    )
+    tta: Literal["none", "flips", "d4"] = Field(
+        default="none",
+        description="Test-time augmentation: mean over mirrored views (flips, four times the cost) or over mirrored "
+        "and turned ones (d4, eight times).",
     )
     settings: dict[str, Any] = Field(default={}, description="Settings of this one network (those of the oracles).")
 

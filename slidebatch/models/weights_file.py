@@ -20,9 +20,8 @@ from safetensors.torch import save
 from torch import nn
 
 from slidebatch.errors import ModelError
+from slidebatch.models import SHIPPED
 from slidebatch.spec import Spec
-
-SHIPPED = Path(__file__).parent / "weights"
 
 
 class CardFile(Spec):
