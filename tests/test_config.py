@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from slidebatch.config import EXCLUDES, RunConfig, apply, load, parse_override, schema
 from slidebatch.config_faults import allowed, at, dotted
 from slidebatch.errors import ConfigError
+from slidebatch.normalise import NormaliseSpec
 from slidebatch.shipped import configs
-from slidebatch.training.spec import TrainSpec
 
 BASE = """\
 name: mine
@@ -210,9 +210,9 @@ def test_schema_describes_every_key() -> None:
 
 def test_docstring_tables_describe_keys() -> None:
     """Where a section describes its keys in its docstring's table, the schema takes the words from there."""
-    described = schema(TrainSpec)["properties"]
-    assert described["exclude"]["description"].startswith("file of ids that training must never see")
-    assert described["exclude"]["description"].endswith("is left out too")
+    described = schema(NormaliseSpec)["properties"]
+    assert described["low_percent"]["description"] == "percentile that becomes 0"
+    assert described["contrast_floor"]["description"].endswith("64 for 16, 0.02 for 0..1")
 
 
 def test_dotted() -> None:

@@ -1,63 +1,232 @@
-"""Laws of evaluation: folders of either kind, strict ids, means that add up."""
+"""Laws of evaluation: any kind of side, nothing skipped in silence, means that add up, intervals over groups."""
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from slidebatch import metrics
+from slidebatch.cli import status_of
 from slidebatch.errors import ConfigError, InputError
-from slidebatch.evaluate import evaluate
-from slidebatch.metrics import dsb_score, f1
+from slidebatch.evaluate import Bootstrap, Column, evaluate, open_side
+from slidebatch.evaluate.dsb_csv import Runs
+from slidebatch.evaluate.intervals import ratio_intervals
 from tests.support.oracle import bricks, disks
+from tests.support.results_folder import Made, write_results
+
+IMAGES = {"a": disks((80, 90)), "b": bricks((60, 70), gap=2), "c": disks((50, 60), seed=2)}
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Truth of three images as PNG, predictions of two of them in two formats, one perfect."""
+    """Truth of two images as PNG, predictions in two formats, one perfect."""
     truth, predicted = tmp_path / "truth", tmp_path / "predicted"
     truth.mkdir()
     predicted.mkdir()
-    images = {"a": disks((80, 90)), "b": bricks((60, 70), gap=2), "c": disks((50, 60), seed=2)}
-    for name, labels in images.items():
-        Image.fromarray(labels.astype(np.uint16)).save(truth / f"{name}.png")
-    tifffile.imwrite(predicted / "a.tif", images["a"].astype(np.uint32))
-    np.save(predicted / "b.npy", np.where(images["b"] % 3 == 0, 0, images["b"]))
+    for name in "ab":
+        Image.fromarray(IMAGES[name].astype(np.uint16)).save(truth / f"{name}.png")
+    tifffile.imwrite(predicted / "a.tif", IMAGES["a"].astype(np.uint32))
+    np.save(predicted / "b.npy", np.where(IMAGES["b"] % 3 == 0, 0, IMAGES["b"]))
     return predicted, truth
+
+
+def add_truth(folders, name, labels):
+    Image.fromarray(labels.astype(np.uint16)).save(folders[1] / f"{name}.png")
+
+
+def numbered(labels):
+    """Labels 1..n without gaps, as a run gives them."""
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.uint32)
+
+
+def slow_rle(mask):
+    """A mask's runs as the competition's page says it: number pixels down the columns from 1, list start and length."""
+    on = [i + 1 for i, v in enumerate(mask.T.ravel()) if v]
+    runs, previous = [], None
+    for pixel in on:
+        if previous is not None and pixel == previous + 1:
+            runs[-1][1] += 1
+        else:
+            runs.append([pixel, 1])
+        previous = pixel
+    return " ".join(f"{start} {length}" for start, length in runs)
+
+
+def write_csv(path, images, shapes=False):
+    """A Data Science Bowl CSV of label images; with shapes as a solution has them."""
+    rows = ["ImageId,EncodedPixels" + (",Height,Width,Usage" if shapes else "")]
+    for name, labels in images.items():
+        tail = f",{labels.shape[0]},{labels.shape[1]},Public" if shapes else ""
+        names = np.unique(labels[labels > 0])
+        rows += [f"{name},{slow_rle(labels == n)}{tail}" for n in names] or [f"{name},{tail}"]
+    path.write_text("\n".join(rows) + "\n")
+    return path
 
 
 def test_scores_are_the_metrics(folders):
     """A row holds what the metrics say of its two images; means are means over images."""
     found = evaluate(*folders)
     a, b = found.images
-    assert (a.slide, a.dsb, a.f1, a.fp, a.fn) == ("a", 1.0, 1.0, 0, 0)
+    assert (a.slide, a.dsb, a.f1, a.aji, a.fp, a.fn) == ("a", 1.0, 1.0, 1.0, 0, 0)
     truth = np.asarray(Image.open(folders[1] / "b.png"))
     pred = np.load(folders[0] / "b.npy")
-    assert (b.dsb, b.f1) == (dsb_score(pred, truth), f1(pred, truth))
+    assert (b.dsb, b.f1) == (metrics.dsb_score(pred, truth), metrics.f1(pred, truth))
+    assert (b.seg, b.aji, b.pq) == (
+        metrics.seg(pred, truth),
+        metrics.aji(pred, truth),
+        metrics.panoptic(pred, truth).pq,
+    )
+    assert b.ap[5] == b.ap75 == metrics.average_precision(pred, truth, 0.75)
     assert b.fn > 0
     assert found.means["all"]["dsb"] == pytest.approx((a.dsb + b.dsb) / 2)
+    assert found.ap["all"][0.75] == found.means["all"]["ap75"]
     pooled = 2 * (a.tp + b.tp) / (2 * (a.tp + b.tp) + b.fn)
     assert found.means["all"]["f1_pooled"] == pytest.approx(pooled)
+    seg = (a.seg * a.truth + b.seg * b.truth) / (a.truth + b.truth)
+    assert found.means["all"]["seg_pooled"] == pytest.approx(seg)
 
 
 def test_groups_have_their_own_means(folders, tmp_path):
-    """A table of headings gives means by heading besides those over all."""
+    """A table of headings gives means by heading besides those over all; the column can be named."""
     (tmp_path / "index.tsv").write_text("id\tsize\tmodality\na\t1\tfluorescence\nb\t2\tstained\n")
     means = evaluate(*folders, groups=tmp_path / "index.tsv").means
     assert list(means) == ["fluorescence", "stained", "all"]
     assert means["fluorescence"]["dsb"] == 1.0 > means["stained"]["dsb"]
+    by_size = evaluate(*folders, groups=Column(tmp_path / "index.tsv", "size"))
+    assert list(by_size.means) == ["1", "2", "all"]
 
 
-def test_subset_must_be_on_both_sides(folders, tmp_path):
-    """A subset is evaluated as given; ids that one side lacks are an error that names them, never left out."""
+def test_tables_must_name_every_image(folders, tmp_path):
+    """A table of headings or groups that lacks an image or the column is refused, never filled in."""
+    table = tmp_path / "index.tsv"
+    table.write_text("id\tmodality\na\tfluorescence\n")
+    with pytest.raises(ConfigError, match=r"lacks 1 image \(b\)"):
+        evaluate(*folders, groups=table)
+    with pytest.raises(ConfigError, match=r"lacks 1 image \(b\)"):
+        evaluate(*folders, bootstrap=Bootstrap(Column(table, "modality")))
+    with pytest.raises(ConfigError, match="no column well; it has modality"):
+        evaluate(*folders, groups=Column(table, "well"))
+    table.write_text("a,b\n")
+    with pytest.raises(ConfigError, match="must have a column id"):
+        evaluate(*folders, groups=table)
+
+
+def test_a_missing_prediction_scores_zero(folders, tmp_path):
+    """What was not predicted scores 0 in everything, blank truth too, is named, and gives the exit status 3."""
+    add_truth(folders, "c", IMAGES["c"])
+    add_truth(folders, "blank", np.zeros((20, 30), int))
+    found = evaluate(*folders)
+    assert found.missing == ("blank", "c")
+    rows = {s.slide: s for s in found.images}
+    assert rows["c"].fn == rows["c"].truth == len(metrics.areas(IMAGES["c"]))
+    assert rows["c"].dsb == rows["c"].seg == rows["blank"].dsb == rows["blank"].precision == 0.0
+    assert found.means["all"]["dsb"] == pytest.approx((1 + rows["b"].dsb) / 4)
+    assert "lacks 2 images (blank, c), which score 0" in found.describe()
+    assert status_of(["evaluate", *map(str, folders)]) == 3
+    (tmp_path / "ids.txt").write_text("a\n\nb\n")
+    assert status_of(["evaluate", *map(str, folders), "--subset", str(tmp_path / "ids.txt")]) == 0
+
+
+def test_an_extra_prediction_is_named_and_ignored(folders):
+    """A prediction without truth changes no score and is named."""
+    before = evaluate(*folders).images
+    np.save(folders[0] / "z.npy", IMAGES["c"])
+    found = evaluate(*folders)
+    assert (found.images, found.extra) == (before, ("z",))
+    assert any("no truth for 1 image (z)" in note for note in found.notes)
+
+
+def test_a_subset_needs_truth(folders, tmp_path):
+    """A subset is evaluated as given; ids without truth are an error that names them, ids not predicted score 0."""
+    add_truth(folders, "c", IMAGES["c"])
     (tmp_path / "ids.txt").write_text("b\n")
     assert [s.slide for s in evaluate(*folders, subset=tmp_path / "ids.txt").images] == ["b"]
     (tmp_path / "ids.txt").write_text("a\nc\n")
-    with pytest.raises(InputError, match=r"predicted lacks 1 of 2 images \(c"):
+    assert evaluate(*folders, subset=tmp_path / "ids.txt").missing == ("c",)
+    (tmp_path / "ids.txt").write_text("a\nd\n")
+    with pytest.raises(InputError, match=r"lacks the truth of 1 image \(d\)"):
         evaluate(*folders, subset=tmp_path / "ids.txt")
+
+
+def test_a_run_is_judged_on_what_it_set_out_to_do(tmp_path, folders):
+    """Of a results folder every planned slide counts, failed ones as 0; other truth is left out and told."""
+    add_truth(folders, "c", IMAGES["c"])
+    results = write_results(tmp_path / "results", [Made(n, numbered(IMAGES[n])) for n in "ab"])
+    found = evaluate(results, folders[1])
+    assert [(s.slide, s.dsb) for s in found.images] == [("a", 1.0), ("b", 1.0)]
+    assert any("1 image (c)" in note and "left out" in note for note in found.notes)
+    manifest = json.loads((results / "manifest.json").read_text())
+    manifest["slides"][0]["state"] = "failed"
+    (results / "manifest.json").write_text(json.dumps(manifest))
+    found = evaluate(results, folders[1])
+    assert found.missing == ("a",)
+    assert [s.dsb for s in found.images] == [0.0, 1.0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.int32, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 3)))
+def test_runs_are_pixels_down_the_columns(labels):
+    """Nuclei written as the competition says are read back pixel for pixel."""
+    texts = [slow_rle(labels == n) for n in np.unique(labels[labels > 0])]
+    read = Runs("x.csv", {"i": texts}, {}).labels("i", labels.shape)
+    assert metrics.equal_up_to_renaming(read, labels)
+
+
+def test_csvs_stand_on_either_side(folders, tmp_path):
+    """A CSV scores as the label images it was made of: as prediction, as truth, and on both sides."""
+    expected = evaluate(*folders).images
+    predicted = {"a": IMAGES["a"], "b": np.load(folders[0] / "b.npy")}
+    ours = write_csv(tmp_path / "ours.csv", predicted)
+    theirs = write_csv(tmp_path / "theirs.csv", {n: IMAGES[n] for n in "ab"}, shapes=True)
+    assert evaluate(ours, folders[1]).images == expected
+    assert evaluate(folders[0], theirs).images == expected
+    assert evaluate(ours, theirs).images == expected
+
+
+def test_csvs_alone_need_shapes(folders, tmp_path):
+    """Two CSVs that state no shape are refused, and scored once a table gives the shapes."""
+    ours = write_csv(tmp_path / "ours.csv", {n: IMAGES[n] for n in "ab"})
+    with pytest.raises(ConfigError, match="does not say how large a is"):
+        evaluate(ours, ours)
+    sizes = "".join(f"{n}\t{IMAGES[n].shape[0]}\t{IMAGES[n].shape[1]}\n" for n in "ab")
+    (tmp_path / "index.tsv").write_text("id\theight\twidth\n" + sizes)
+    assert evaluate(ours, ours, shapes=tmp_path / "index.tsv").means["all"]["dsb"] == 1.0
+
+
+def test_a_blank_image_of_a_csv_is_blank(tmp_path):
+    """A row without runs is an image without nuclei: found empty it scores 1; images called Ignored are left out."""
+    blank = {"e": np.zeros((5, 6), int)}
+    theirs = write_csv(tmp_path / "theirs.csv", blank, shapes=True)
+    with theirs.open("a") as file:
+        file.write("skip,1 1,5,6,Ignored\n")
+    found = evaluate(write_csv(tmp_path / "ours.csv", blank), theirs)
+    assert [(s.slide, s.dsb, s.seg, s.pq, s.aji) for s in found.images] == [("e", 1.0, 1.0, 1.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        (["1 2 3"], "pairs of whole numbers"),
+        (["1 x"], "pairs of whole numbers"),
+        (["0 2"], "starts count from 1"),
+        (["29 3"], "leaves the image of 30 pixels"),
+        (["1 3", "3 1"], "two nuclei of e share pixels"),
+    ],
+)
+def test_wrong_runs_are_refused(tmp_path, runs, words):
+    """Runs that are no pairs, leave the image or share pixels are one clear sentence."""
+    path = tmp_path / "wrong.csv"
+    path.write_text("ImageId,EncodedPixels\n" + "".join(f"e,{r}\n" for r in runs))
+    with pytest.raises(InputError, match=words):
+        open_side(path).read("e", (5, 6))
 
 
 def test_sizes_must_agree(folders):
@@ -68,7 +237,7 @@ def test_sizes_must_agree(folders):
 
 
 def test_missing_folders_are_refused(folders, tmp_path):
-    """No folder, an empty one, a missing subset: each one clear sentence."""
+    """No folder, an empty one, a missing or empty subset, nothing in common: each one clear sentence."""
     with pytest.raises(ConfigError, match="no such folder"):
         evaluate(tmp_path / "none", folders[1])
     (tmp_path / "empty").mkdir()
@@ -76,11 +245,75 @@ def test_missing_folders_are_refused(folders, tmp_path):
         evaluate(tmp_path / "empty", folders[1])
     with pytest.raises(ConfigError, match="a subset is a text file of ids"):
         evaluate(*folders, subset=tmp_path / "none.txt")
+    (tmp_path / "none.txt").write_text("\n")
+    with pytest.raises(ConfigError, match="names no ids"):
+        evaluate(*folders, subset=tmp_path / "none.txt")
+    results = write_results(tmp_path / "results", [Made("other", numbered(IMAGES["a"]))])
+    with pytest.raises(InputError, match="no image in common"):
+        evaluate(results, folders[1])
 
 
-def test_results_can_be_written_and_read(folders):
-    """JSON holds means and rows, the text a line for each mean, the frame a row for each image."""
+def test_results_can_be_written_and_read(folders, tmp_path):
+    """JSON holds means, intervals and rows, CSV and frame a row for each image, the text a line for each mean."""
+    np.save(folders[0] / "z.npy", IMAGES["c"])
+    scores, table = tmp_path / "new" / "scores.json", tmp_path / "images.csv"
+    assert status_of(["evaluate", *map(str, folders), "--json", str(scores), "--csv", str(table)]) == 0
     found = evaluate(*folders)
-    stored = json.loads(found.to_json())
+    stored = json.loads(scores.read_text())
+    assert stored == json.loads(found.to_json())
     assert stored["means"]["all"]["images"] == len(stored["images"]) == len(found.frame()) == 2
-    assert found.to_text().splitlines()[-1].split()[0] == "all"
+    assert (stored["missing"], stored["extra"]) == ([], ["z"])
+    low, high = stored["intervals"]["all"]["dsb"]
+    assert low <= stored["means"]["all"]["dsb"] <= high
+    rows = list(csv.DictReader(table.open()))
+    assert [(r["slide"], float(r["ap_0.95"])) for r in rows] == [(s.slide, s.ap[-1]) for s in found.images]
+    assert found.to_text().splitlines()[1].split()[0] == "all"
+
+
+def test_one_image_has_no_interval(folders, tmp_path):
+    """What rests on a single group has no interval: null in JSON, nothing in the table."""
+    (tmp_path / "ids.txt").write_text("b\n")
+    found = evaluate(*folders, subset=tmp_path / "ids.txt")
+    assert json.loads(found.to_json())["intervals"]["all"]["dsb"] == [None, None]
+    assert len(found.to_text().splitlines()) == 2
+
+
+def test_intervals_equal_drawing_groups_one_by_one():
+    """Intervals agree with groups drawn in a plain loop, up to the noise of drawing."""
+    rng = np.random.default_rng(3)
+    values, groups = rng.random(60), [f"g{i // 3}" for i in range(60)]
+    ((low, high),) = ratio_intervals(values[:, None], np.ones((60, 1)), groups, Bootstrap(resamples=4000), "all")
+    parts = [values[3 * i : 3 * i + 3] for i in range(20)]
+    drawn = [np.concatenate([parts[k] for k in rng.integers(0, 20, 20)]).mean() for _ in range(4000)]
+    assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.01)
+
+
+def test_intervals_follow_the_seed_and_the_groups():
+    """The same seed draws the same, another differently; copies of an image in one group do not narrow an interval."""
+    values = np.random.default_rng(0).random((12, 1))
+    ones, names = np.ones((12, 1)), [str(i) for i in range(12)]
+    first = ratio_intervals(values, ones, names, Bootstrap(), "all")
+    np.testing.assert_array_equal(first, ratio_intervals(values, ones, names, Bootstrap(), "all"))
+    assert not np.array_equal(first, ratio_intervals(values, ones, names, Bootstrap(seed=1), "all"))
+    fourfold = ratio_intervals(
+        np.repeat(values, 4, 0), np.repeat(ones, 4, 0), list(np.repeat(names, 4)), Bootstrap(), "all"
+    )
+    alone = ratio_intervals(
+        np.repeat(values, 4, 0), np.repeat(ones, 4, 0), [str(i) for i in range(48)], Bootstrap(), "all"
+    )
+    assert np.ptp(fourfold) == pytest.approx(np.ptp(first), rel=0.1)
+    assert np.ptp(alone) < 0.7 * np.ptp(fourfold)
+
+
+@pytest.mark.realdata
+def test_real_labels_against_themselves(realdata, tmp_path):
+    """Real annotations equal themselves, over their headings and groups, through the command line."""
+    data = realdata / "dsb2018"
+    ids = (data / "validation.txt").read_text().split()[:12]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    tables = ["--groups", str(data / "index.tsv"), "--bootstrap-groups", str(data / "groups.tsv")]
+    where = [str(data / "labels"), str(data / "labels"), "--subset", str(tmp_path / "ids.txt")]
+    assert status_of(["evaluate", *where, *tables, "--json", str(tmp_path / "s.json")]) == 0
+    means = json.loads((tmp_path / "s.json").read_text())["means"]
+    assert {row["dsb"] for row in means.values()} == {row["aji"] for row in means.values()} == {1.0}
+    assert means["all"]["images"] == 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from slidebatch import metrics
+from slidebatch.metrics import overlaps
 
 small = arrays(np.int32, (7, 8), elements=st.integers(0, 4))
 
@@ -104,3 +107,118 @@ def test_shapes_must_agree():
     """Images of two shapes are no comparison but an error."""
     with pytest.raises(ValueError, match="cannot be compared"):
         metrics.overlap(np.zeros((2, 2), int), np.zeros((2, 3), int))
+
+
+def slow_aji(pred, truth):
+    """Kumar's aggregated Jaccard index, mask by mask, as the paper's algorithm 1 goes."""
+    masks = {int(p): pred == p for p in np.unique(pred[pred > 0])}
+    shared_px, united_px, used = 0, 0, set()
+    for t in np.unique(truth[truth > 0]):
+        mine = truth == t
+        ranked = sorted(
+            masks, key=lambda p: (-(masks[p] & mine).sum() / (masks[p] | mine).sum(), -(masks[p] & mine).sum(), p)
+        )
+        if ranked and (masks[ranked[0]] & mine).any():
+            shared_px += (masks[ranked[0]] & mine).sum()
+            united_px += (masks[ranked[0]] | mine).sum()
+            used.add(ranked[0])
+        else:
+            united_px += mine.sum()
+    united_px += sum(masks[p].sum() for p in masks if p not in used)
+    return shared_px / united_px if united_px else 1.0
+
+
+def slow_panoptic(pred, truth):
+    """PQ, SQ and RQ from every pair of masks."""
+    p_names, t_names = np.unique(pred[pred > 0]), np.unique(truth[truth > 0])
+    if len(p_names) + len(t_names) == 0:
+        return 1.0, 1.0, 1.0
+    pairs = [((pred == p) & (truth == t), (pred == p) | (truth == t)) for p in p_names for t in t_names]
+    iou = [a.sum() / b.sum() for a, b in pairs if 2 * a.sum() > b.sum()]
+    rq = len(iou) / ((len(p_names) + len(t_names)) / 2)
+    sq = float(np.mean(iou)) if iou else 0.0
+    return sq * rq, sq, rq
+
+
+@settings(max_examples=60, deadline=None)
+@given(small, small)
+def test_aji_equals_the_papers_algorithm(pred, truth):
+    """AJI equals the published algorithm run on whole masks."""
+    assert metrics.aji(pred, truth) == pytest.approx(slow_aji(pred, truth))
+
+
+@settings(max_examples=60, deadline=None)
+@given(small, small)
+def test_panoptic_equals_all_pairs(pred, truth):
+    """PQ, SQ and RQ equal those of every pair of masks, and PQ is their product."""
+    found = metrics.panoptic(pred, truth)
+    assert (found.pq, found.sq, found.rq) == pytest.approx(slow_panoptic(pred, truth))
+    assert found.pq == pytest.approx(found.sq * found.rq)
+
+
+@settings(max_examples=30, deadline=None)
+@given(small, small)
+def test_bands_change_nothing(pred, truth):
+    """An overlap read band by band is the overlap of the whole."""
+    whole = metrics.overlap(pred, truth)
+    with bands_of(16):  # two rows at a time
+        banded = metrics.overlap(pred, truth)
+    for name in metrics.Overlap.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(whole, name), getattr(banded, name))
+
+
+@contextmanager
+def bands_of(band_px):
+    """Bands of so many pixels, for as long as the context lasts."""
+    before, overlaps.BAND_PX = overlaps.BAND_PX, band_px
+    try:
+        yield
+    finally:
+        overlaps.BAND_PX = before
+
+
+def test_merges_and_splits_by_hand():
+    """One prediction over two nuclei is a merge, two inside one a split; a bare touch is neither."""
+    truth = np.array([[1, 1, 2, 2, 0, 3, 3, 3, 3, 0, 4, 4]])
+    pred = np.array([[1, 1, 1, 1, 0, 2, 2, 3, 3, 0, 4, 4]])
+    found = metrics.scores(pred, truth)
+    assert (found.merged, found.split) == (1, 1)
+    swapped = metrics.scores(truth, pred)
+    assert (swapped.merged, swapped.split) == (1, 1)
+    assert metrics.scores(np.array([[1, 1, 1, 0]]), np.array([[1, 1, 2, 2]])).merged == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(small, small)
+def test_scores_are_the_single_measures(pred, truth):
+    """What `scores` gives from one pass is what every measure gives by itself."""
+    found = metrics.scores(pred, truth)
+    assert found.by_threshold == {t: metrics.counts(pred, truth, t) for t in metrics.DSB_THRESHOLDS}
+    assert (found.dsb, found.seg) == (metrics.dsb_score(pred, truth), metrics.seg(pred, truth))
+    assert (found.aji, found.panoptic) == (metrics.aji(pred, truth), metrics.panoptic(pred, truth))
+
+
+def test_labels_of_any_size_are_told_apart():
+    """Labels near the end of uint32 on both sides neither run over nor into each other."""
+    top = 2**32 - 1
+    pred, truth = np.array([[top, top - 1, 0]], np.uint32), np.array([[top - 1, top, top]], np.uint32)
+    assert metrics.overlap(pred, truth).pred.tolist() == [top - 1, top]
+    assert metrics.overlap(pred, truth).truth.tolist() == [top, top - 1]
+
+
+def test_negative_labels_are_refused():
+    """A negative label is no nucleus and no background: it is refused."""
+    with pytest.raises(ValueError, match="negative"):
+        metrics.overlap(np.array([[-1, 1]]), np.array([[0, 1]]))
+
+
+def test_many_nuclei_need_no_square_table():
+    """A hundred thousand nuclei a side are scored in memory that grows with them, not with their square."""
+    side = 317
+    y, x = np.indices((side * 4, side * 4), np.int32)
+    truth = np.where((y % 4 < 3) & (x % 4 < 3), (y // 4) * side + x // 4 + 1, 0)
+    pred = truth.copy()
+    pred[::4] = 0  # one row of three is lost: IoU 2 / 3 everywhere
+    found = metrics.scores(pred, truth)
+    assert found.half == metrics.Counts(side * side, 0, 0)
+    assert (found.dsb, found.aji) == (0.4, pytest.approx(2 / 3))

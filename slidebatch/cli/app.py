@@ -115,29 +115,6 @@ def validate(results: Folder) -> int:
 
 @app.command()
 @exits
-def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="Results folder, or a folder of label images.")],
-    truth: Annotated[Path, typer.Argument(help="Folder of true label images, one per slide id.")],
-    subset: Annotated[Path | None, typer.Option(help="Text file with the ids to judge, one a line.")] = None,
-    groups: Annotated[Path | None, typer.Option(help="TSV of ids and groups.")] = None,
-    write: Annotated[Path | None, typer.Option("--json", help="Also write all scores here.")] = None,
-) -> int:
-    """Compare results with the truth: DSB score, F1 at IoU 0.5, counts.
-
-    \b
-    Example:
-        slidebatch evaluate results/plate sample/plate/truth
-    """
-    from slidebatch.evaluate import evaluate as judge
-
-    judged = judge(predicted, truth, subset, groups)
-    if write is not None:
-        write.write_text(judged.to_json() + "\n", encoding="utf-8")
-    return say(judged.to_text())
-
-
-@app.command()
-@exits
 def train(
     config: Annotated[str, typer.Argument(help="YAML file, or a shipped one: conf/train/small_unet.yaml.")],
     set_: Set = None,
@@ -146,11 +123,14 @@ def train(
 
     \b
     Example:
-        slidebatch train conf/train/small_unet.yaml --set dataset=../shared/data/dsb2018
+        slidebatch train conf/train/small_unet.yaml --set data.path=my_images
     """
+    from slidebatch.cli.fitting import fitting
     from slidebatch.training import train as fit
 
-    return say(f"weights: {fit(config, set_ or [])}")
+    with fitting(sys.stderr) as tell:
+        path = fit(config, set_ or [], tell)
+    return say(f"weights: {path}")
 
 
 @app.command()

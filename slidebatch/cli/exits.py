@@ -1,7 +1,7 @@
 """Exit statuses: what becomes of an error on the command line.
 
 0 all done; 2 the config or the command is wrong, nothing was started; 3 finished, but some inputs were
-quarantined; 1 anything else, resumable; 130 interrupted, resumable.
+quarantined or, in `evaluate`, not predicted; 1 anything else, resumable; 130 interrupted, resumable.
 """
 
 from __future__ import annotations

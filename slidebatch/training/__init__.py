@@ -1,8 +1,18 @@
-"""Training of the networks that ship with slidebatch: `train` fits one from a config and exports it."""
+"""Training of dense networks: `train` fits one from a config and exports it.
+
+spec.py       what a config may say         warp.py, colour.py  how a crop is changed
+readers.py    folders, DSB, COCO            targets.py          classes and pixel weights
+dataset.py    which images may be seen      losses.py           cross-entropy, Dice
+crops.py      random crops                  optimise.py         optimisers, schedules, averages
+grid.py       a fixed grid of patches       loop.py, ranks.py   the loop, on one or several GPUs
+feed.py       batches, made beside it       state.py            checkpoints
+score.py      scores on held-out images     record.py           log and curves
+export.py     weights with their card
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slidebatch.training.spec import TrainSpec
@@ -10,17 +20,20 @@ from slidebatch.training.spec import TrainSpec
 __all__ = ["TrainSpec", "train"]
 
 
-def train(config: str, overrides: Sequence[str] = ()) -> Path:
+def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] | None = None) -> Path:
     """Train as a config says (`conf/train/small_unet.yaml`), or go on where the same command was stopped.
 
     :param overrides: `key=value` each, as for `slidebatch run --set`.
-    :returns: the exported weights, `<output>/small_unet.safetensors`, their card beside them.
+    :param tell: called with a `loop.Told` after each step and each epoch.
+    :returns: the exported weights, `<output>/<network>.safetensors`, their card beside them.
     :raises ConfigError: a wrong config, a training set that is missing or incomplete, or a checkpoint in the
         output folder that was made with other settings.
+    Broken training images are named in warnings and left out.
     """
     from slidebatch.config import read  # late: reading a config must not import torch, nor this the CLI's needs
     from slidebatch.training.export import export
     from slidebatch.training.loop import run
 
     spec = read(TrainSpec, config, overrides)
-    return export(run(spec), spec, f"slidebatch train {config}" + "".join(f" --set {o}" for o in overrides))
+    state = run(spec, tell or (lambda _: None))
+    return export(state, spec, f"slidebatch train {config}" + "".join(f" --set {o}" for o in overrides))

@@ -1,103 +1,153 @@
-"""The training images: which ids may be seen, which are held out, and the pixels in memory."""
+"""The training set: which ids may be seen, which are held out, and their pixels in memory."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from scipy import ndimage
 
-from slidebatch.errors import ConfigError
-from slidebatch.normalise import NormaliseSpec, sketch, window
-from slidebatch.training.spec import TrainSpec
+from slidebatch.errors import ConfigError, InputError
+from slidebatch.evaluate.tables import Column, of_all, read_column
+from slidebatch.training import readers
+from slidebatch.training.spec import DataSpec
+
+log = logging.getLogger(__name__)
+
+IGNORED = -1
+"""Label of pixels that do not count: masks that `data.drop` takes out."""
+
+ALL = "image"
+"""The modality of images of which no table tells one."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image with truth: image (Y, X, 3) uint8, labels (Y, X) integer with 0 for background."""
+    """One image with truth.
+
+    image   (C, Y, X) uint8: intensities as the engine shows them to a network, 255 for 1
+    labels  (Y, X) int32, 0 for background, IGNORED for what does not count
+    colour  whether the channels are red, green and blue of something stained, and not three times grey
+    """
 
     id: str
     modality: str
+    group: str
     image: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.integer]
+    labels: npt.NDArray[np.int32]
+    colour: bool
 
     def normalised(self) -> npt.NDArray[np.float32]:
-        """(3, Y, X) float32 in 0..1, as the engine shows an RGB image to a network."""
-        image = np.ascontiguousarray(self.image.transpose(2, 0, 1))
-        return window([sketch(image)], NormaliseSpec.model_validate({}), rgb=True).apply(image)
+        """(C, Y, X) float32 in 0..1."""
+        return self.image.astype(np.float32) / np.float32(255)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Ids to fit on, and ids of whole groups held out to choose epoch and thresholds; both sorted."""
+    """Ids to fit on, ids of whole groups held out to choose by, and excluded ids to judge by; all sorted."""
 
     fit: tuple[str, ...]
     held: tuple[str, ...]
+    excluded: tuple[str, ...]
 
 
-def read_column(path: Path, column: str) -> dict[str, str]:
-    """One column of a tab-separated table by its column `id`."""
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing: a training set needs it, a table with columns id and {column}.")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if rows and not {"id", column} <= set(rows[0]):
-        raise ConfigError(f"{path} has columns {', '.join(rows[0])}; it must have id and {column}.")
-    return {row["id"]: row[column] for row in rows}
-
-
-def split(spec: TrainSpec) -> Split:
-    """The ids a training may use: none of `exclude`, nor any image of their groups.
+def split(spec: DataSpec, seed: int) -> Split:
+    """What a training may use: none of `exclude`, nor any image of their groups.
 
     A group is held out by a hash of its name, so that adding images moves no other group.
     """
-    folder = Path(spec.dataset)
-    modality = read_column(folder / "index.tsv", "modality")
-    group = read_column(folder / "groups.tsv", "group")
-    banned = {group[i] for i in excluded(spec)}
-    usable = sorted(i for i in modality if group[i] not in banned and modality[i] in spec.mix)
-    held = {g for g in set(group.values()) if _share(g, spec.seed) < spec.holdout}
-    return Split(tuple(i for i in usable if group[i] not in held), tuple(i for i in usable if group[i] in held))
+    ids = [p.id for p in readers.find(spec)]
+    modality, group = _column(spec, "modality", ids), _column(spec, "group", ids)
+    excluded = excluded_ids(spec, ids)
+    banned = {group[i] for i in excluded}
+    usable = [i for i in ids if group[i] not in banned and (not spec.mix or modality[i] in spec.mix)]
+    held = {g for g in set(group.values()) if _share(g, seed) < spec.holdout}
+    fit = tuple(i for i in usable if group[i] not in held)
+    if not fit:
+        raise ConfigError("data: no image is left to fit on; check exclude, mix and holdout.")
+    return Split(fit, tuple(i for i in usable if group[i] in held), tuple(excluded))
 
 
-def excluded(spec: TrainSpec) -> set[str]:
-    """The ids in the file `exclude` names."""
+def excluded_ids(spec: DataSpec, ids: Sequence[str]) -> list[str]:
+    """The ids in the file that `exclude` names, sorted. ConfigError for a missing file and for unknown ids."""
     if spec.exclude is None:
-        return set()
-    path = Path(spec.exclude)
-    inside = Path(spec.dataset) / spec.exclude
-    found = next((p for p in (path, inside) if p.is_file()), None)
+        return []
+    found = _beside(spec, spec.exclude)
     if found is None:
-        raise ConfigError(f"exclude: neither {path} nor {inside} is a file; name a file of ids, one a line.")
-    return set(found.read_text().split())
+        raise ConfigError(f"data.exclude: {spec.exclude} is no file here nor in {spec.path}; name one of ids.")
+    told = sorted(set(found.read_text(encoding="utf-8").split()))
+    if unknown := sorted(set(told) - set(ids)):
+        raise ConfigError(f"data.exclude: {found} names {unknown[0]} and {len(unknown) - 1} more that are no images.")
+    return told
 
 
-def load(folder: str, ids: Iterable[str]) -> list[Example]:
-    """The examples with these ids, in order, decoded into memory."""
-    modality = read_column(Path(folder) / "index.tsv", "modality")
-    return [_read(Path(folder), i, modality[i]) for i in ids]
+def load(spec: DataSpec, ids: Iterable[str]) -> list[Example]:
+    """The examples with these ids, in order, decoded into memory. Broken ones are named in warnings and left out."""
+    pictures = {p.id: p for p in readers.find(spec)}
+    names = list(pictures)
+    modality, group = _column(spec, "modality", names), _column(spec, "group", names)
+    out = []
+    for i in ids:
+        try:
+            out.append(_example(pictures[i], modality[i], group[i], spec.drop))
+        except (InputError, OSError, ValueError) as error:
+            log.warning("%s is left out of the training set: %s", i, error)
+    return out
 
 
 def by_modality(examples: Sequence[Example], mix: dict[str, float]) -> dict[str, list[int]]:
-    """Row numbers of the examples of each modality in `mix`; an empty modality is a ConfigError."""
-    rows = {name: [i for i, e in enumerate(examples) if e.modality == name] for name in mix}
-    empty = [name for name in mix if not rows[name]]
-    if empty:
-        raise ConfigError(f"mix: the training set holds no {', '.join(empty)} images; leave these out of mix.")
+    """Row numbers of the examples of each modality; ConfigError for one in `mix` without any."""
+    names = list(mix) or sorted({e.modality for e in examples})
+    rows = {name: [i for i, e in enumerate(examples) if e.modality == name] for name in names}
+    if empty := [name for name in names if not rows[name]]:
+        raise ConfigError(f"data.mix: the training set holds no {', '.join(empty)} images; leave these out of mix.")
     return rows
 
 
-def _read(folder: Path, id: str, modality: str) -> Example:
-    image = np.asarray(Image.open(folder / "images" / f"{id}.png").convert("RGB"))
-    labels = np.asarray(Image.open(folder / "labels" / f"{id}.png")).astype(np.int32)
-    if image.shape[:2] != labels.shape:
-        raise ConfigError(f"{id}: image {image.shape[:2]} and labels {labels.shape} differ in size.")
-    return Example(id, modality, image, labels)
+def cleaned(labels: npt.NDArray[np.int32], drop: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Labels in which nuclei with holes, or in pieces (that touch not even by corners), are IGNORED, holes too."""
+    if not drop:
+        return labels
+    out = labels.copy()
+    for i, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        mask = labels[box] == i
+        filled = ndimage.binary_fill_holes(mask)
+        holed = "holes" in drop and filled.sum() > mask.sum()
+        if holed or ("pieces" in drop and ndimage.label(mask, np.ones((3, 3)))[1] > 1):
+            out[box][mask | (filled & (labels[box] == 0))] = IGNORED
+    return out
+
+
+def _example(picture: readers.Picture, modality: str, group: str, drop: Sequence[str]) -> Example:
+    image, labels, rgb = readers.read(picture)
+    colour = rgb and bool((image[0] != image[1]).any() or (image[1] != image[2]).any())
+    return Example(picture.id, modality, group, image, cleaned(labels, drop), colour)
+
+
+def _column(spec: DataSpec, column: str, ids: Sequence[str]) -> dict[str, str]:
+    """Modality or group of each id: from the table that the settings name, or all of one, or each by itself."""
+    field = {"modality": "modality", "group": "groups"}[column]
+    name = getattr(spec, field)
+    found = None if name is None else _beside(spec, name)
+    if found is None:
+        if name not in (None, DataSpec.model_fields[field].default):
+            raise ConfigError(f"data.{field}: the table {name} is neither here nor in {spec.path}.")
+        return dict.fromkeys(ids, ALL) if column == "modality" else {i: i for i in ids}
+    return of_all(read_column(Column(found, column), column), ids, found)
+
+
+def _beside(spec: DataSpec, name: str) -> Path | None:
+    """The file of that name, here or in the training set's folder."""
+    path = Path(spec.path).expanduser()
+    folder = path if path.is_dir() else path.parent
+    return next((p for p in (Path(name).expanduser(), folder / name) if p.is_file()), None)
 
 
 def _share(name: str, seed: int) -> float:

@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from slidebatch.decode import DecodeSpec, decode_dense, extract
 from slidebatch.geometry import whole
 from slidebatch.instances import Instances
 from slidebatch.metrics import dsb_score
-from slidebatch.training.dataset import Example
+from slidebatch.models.networks import Architecture
+from slidebatch.training.crops import fitted
+from slidebatch.training.dataset import IGNORED, Example
 
 Maps = npt.NDArray[np.uint8]
 T = TypeVar("T", np.uint8, np.float32)
 Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[T]]
-"""(1, 3, Y, X) float32 in 0..1 -> (1, K, Y, X); Y and X multiples of the stride."""
+"""(1, C, Y, X) float32 in 0..1 -> (1, K, Y, X); Y and X multiples of the stride."""
 
 DEFAULT = DecodeSpec.model_validate({})
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network as functions of arrays, in eval mode, on whatever device it lies."""
+
+    network: nn.Module
+    architecture: Architecture
+
+    @property
+    def margin_px(self) -> int:
+        return self.architecture.margin_px
+
+    @property
+    def stride_px(self) -> int:
+        return self.architecture.stride_px
+
+    def maps(self, patches: npt.NDArray[np.float32]) -> Maps:
+        """(N, C, Y, X) float32 in 0..1 -> all classes but background (N, K, Y, X) uint8, 255 for 1."""
+        chance = torch.from_numpy(self.logits(patches)).softmax(1)[:, 1:]
+        return (255 * chance).round().to(torch.uint8).numpy()
+
+    @torch.inference_mode()
+    def logits(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The same before the softmax: (N, K + 1, Y, X) float32, background first."""
+        self.network.eval()
+        image = fitted(torch.from_numpy(patches)[0], self.architecture.channels)[None]
+        device = next(self.network.parameters()).device
+        image = image.to(device).contiguous(memory_format=torch.channels_last)
+        return self.network(image).float().contiguous().cpu().numpy()
 
 
 def whole_maps(forward: Forward[T], example: Example, margin_px: int, stride_px: int) -> npt.NDArray[T]:
@@ -46,6 +81,12 @@ def painted(found: Instances, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
     return labels
 
 
+def judged(maps: Maps, example: Example, spec: DecodeSpec = DEFAULT) -> float:
+    """Data Science Bowl score of an image's class maps; what does not count is blank on both sides."""
+    counts = example.labels != IGNORED
+    return dsb_score(decoded(maps, spec) * counts, example.labels * counts)
+
+
 def held_out_score(
     forward: Forward[np.uint8],
     examples: Sequence[Example],
@@ -54,9 +95,7 @@ def held_out_score(
     spec: DecodeSpec = DEFAULT,
 ) -> dict[str, float]:
     """Mean Data Science Bowl score per modality, and `all`: the mean over images."""
-    scores = [
-        (e.modality, dsb_score(decoded(whole_maps(forward, e, margin_px, stride_px), spec), e.labels)) for e in examples
-    ]
+    scores = [(e.modality, judged(whole_maps(forward, e, margin_px, stride_px), e, spec)) for e in examples]
     names = sorted({name for name, _ in scores})
     table = {name: _mean(s for n, s in scores if n == name) for name in names}
     return table | {"all": _mean(s for _, s in scores)}

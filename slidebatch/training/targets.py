@@ -2,48 +2,100 @@
 
 The decoder grows every seed (a connected piece of class nucleus) over foreground (nucleus and contour). So
 the two classes together must be the nuclei exactly, and the contour must keep the interiors of touching
-nuclei apart: one pixel of rim everywhere, two where another nucleus is within two pixels. Gaps between
-nuclei stay background, but count more in the loss: they are few and decide whether two nuclei merge.
+nuclei apart: a thin rim everywhere, a thicker one where another nucleus is near. Gaps between nuclei stay
+background, but count more in the loss: they are few and decide whether two nuclei merge.
 """
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+
+from slidebatch.training.spec import TargetSpec
 
 BACKGROUND, NUCLEUS, CONTOUR = 0, 1, 2
-CROSS = ndimage.generate_binary_structure(2, 1)
-FAR = np.iinfo(np.int32).max
+PLAIN = TargetSpec.model_validate({})
 
 
-def class_image(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+def class_image(labels: npt.NDArray[np.integer], spec: TargetSpec = PLAIN) -> npt.NDArray[np.uint8]:
     """Labels (Y, X), 0 = background -> classes (Y, X) uint8: 0 background, 1 nucleus, 2 contour.
 
-    A nucleus too thin to have an interior is all nucleus, but for the pixels near another one.
-    Image edges are no contour: what is cut there goes on outside.
+    Contour is what of a nucleus lies within `contour_px` of anything else (by the straight line), or within
+    `touching_px` of another nucleus (by rows and columns). A nucleus too thin to have an interior is all nucleus,
+    but for the pixels next to another one. Image edges are no contour: what is cut there goes on outside. Negative
+    labels do not count; they are background here and weigh nothing.
     """
-    labels = labels.astype(np.int32)
-    inside = labels > 0
-    near = _other_within(labels, 2)
-    rim = inside & (ndimage.grey_erosion(labels, footprint=CROSS, mode="nearest") != labels)
-    rim |= inside & (ndimage.grey_dilation(labels, footprint=CROSS, mode="nearest") != labels)
-    interior = inside & ~rim & ~near
-    whole = np.ones(int(labels.max(initial=0)) + 1, bool)
-    whole[labels[interior]] = False  # True: no interior left
-    interior |= inside & whole[labels] & ~_other_within(labels, 1)
-    return np.where(interior, NUCLEUS, np.where(inside, CONTOUR, BACKGROUND)).astype(np.uint8)
+    return targets(labels, spec)[0]
 
 
-def weight_image(labels: npt.NDArray[np.integer], touching_weight: float) -> npt.NDArray[np.float32]:
-    """Loss weights (Y, X) float32: 1, and 1 + touching_weight on pixels within 2 px of two nuclei."""
-    near = _other_within(labels.astype(np.int32), 2)
-    return 1.0 + np.float32(touching_weight) * near.astype(np.float32)
+def weight_image(labels: npt.NDArray[np.integer], spec: TargetSpec = PLAIN) -> npt.NDArray[np.float32]:
+    """Loss weights (Y, X) float32: 1, more within `touching_px` of two nuclei, and 0 where labels are negative."""
+    return targets(labels, spec)[1]
 
 
-def _other_within(labels: npt.NDArray[np.integer], reach_px: int) -> npt.NDArray[np.bool_]:
-    """Pixels whose square neighbourhood holds two different nuclei (one of them may be their own)."""
-    size = 2 * reach_px + 1
-    largest = ndimage.maximum_filter(labels, size, mode="nearest")
-    smallest = ndimage.minimum_filter(np.where(labels > 0, labels, FAR), size, mode="nearest")
-    return (largest > 0) & (largest != smallest)
+def targets(labels: npt.NDArray[np.integer], spec: TargetSpec) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Classes (Y, X) uint8 and weights (Y, X) float32 of a label image (Y, X)."""
+    plain = np.ascontiguousarray(labels, np.int32)
+    classes, near = _classes(plain, spec.contour_px, spec.touching_px)
+    _fill(plain, classes)
+    weights = np.where(near, np.float32(1 + spec.touching_weight), np.float32(1))
+    weights[plain < 0] = 0
+    return classes, weights
+
+
+@numba.njit(cache=True, nogil=True)
+def _classes(labels, rim, reach):
+    """Classes (Y, X) before thin nuclei are seen to, and where two nuclei are within `reach`."""
+    height, width = labels.shape
+    classes = np.zeros((height, width), np.uint8)
+    near = np.zeros((height, width), np.bool_)
+    for y in range(height):
+        for x in range(width):
+            at_rim, other = _around(labels, (y, x), rim, reach)
+            near[y, x] = other
+            if labels[y, x] > 0:
+                classes[y, x] = CONTOUR if at_rim or other else NUCLEUS
+    return classes, near
+
+
+@numba.njit(cache=True, nogil=True)
+def _around(labels, at, rim, reach):
+    """Whether anything else is within `rim` of a pixel, and whether two nuclei are within `reach`."""
+    far = max(rim, reach)
+    own = first = labels[at]
+    at_rim, other = False, False
+    for v in range(max(0, at[0] - far), min(labels.shape[0], at[0] + far + 1)):
+        for u in range(max(0, at[1] - far), min(labels.shape[1], at[1] + far + 1)):
+            seen = labels[v, u]
+            if seen == own:
+                continue
+            dy, dx = abs(v - at[0]), abs(u - at[1])
+            at_rim |= dy * dy + dx * dx <= rim * rim
+            if seen != 0 and max(dy, dx) <= reach:
+                other |= first != 0 and first != seen
+                first = seen if first == 0 else first
+    return at_rim, other
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(labels, classes):
+    """Make nuclei without an interior all nucleus but next to others; changes `classes`."""
+    height, width = labels.shape
+    interior = np.zeros(max(labels.max(), 0) + 1, np.bool_)
+    for y in range(height):
+        for x in range(width):
+            if classes[y, x] == 1:
+                interior[labels[y, x]] = True
+    for y in range(height):
+        for x in range(width):
+            own = labels[y, x]
+            if own <= 0 or interior[own]:
+                continue
+            touches = False
+            for v in range(max(0, y - 1), min(height, y + 2)):
+                for u in range(max(0, x - 1), min(width, x + 2)):
+                    seen = labels[v, u]
+                    touches |= seen != own and seen != 0
+            if not touches:
+                classes[y, x] = 1

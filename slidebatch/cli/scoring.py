@@ -1,0 +1,161 @@
+"""The commands that judge results by truth: evaluate and tune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from slidebatch.cli.app import Set, app
+from slidebatch.cli.exits import exits
+from slidebatch.cli.options import spread
+from slidebatch.cli.show import say
+from slidebatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slidebatch.evaluate import Bootstrap, Column
+
+Truth = Annotated[Path, typer.Argument(help="True nuclei: results folder, folder of label images, or DSB CSV.")]
+Subset = Annotated[Path | None, typer.Option(help="Text file with the ids to judge, one a line.")]
+Groups = Annotated[Path | None, typer.Option(help="TSV with a column id: headings for means.")]
+Heading = Annotated[str | None, typer.Option("--column", help="Its column with the headings.  [default: modality]")]
+Clusters = Annotated[
+    Path | None, typer.Option("--bootstrap-groups", help="TSV with a column id: what belongs together.")
+]
+Cluster = Annotated[
+    str | None, typer.Option("--bootstrap-column", help="Its column with the groups.  [default: group]")
+]
+Shapes = Annotated[Path | None, typer.Option(help="TSV with columns id, height, width, for CSVs without shapes.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap draws; 0: no intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")]
+
+SOME_MISSING = 3
+"""Exit status where images were not predicted: finished, but some inputs are at fault."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `evaluate` may be told."""
+
+    subset: Subset = None
+    groups: Groups = None
+    column: Heading = None
+    clusters: Clusters = None
+    cluster: Cluster = None
+    shapes: Shapes = None
+    resamples: Resamples = 2000
+    seed: Seed = 0
+    json: Json = None
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write one row per image here.")] = None
+
+
+@app.command()
+@exits
+@spread
+def evaluate(
+    predicted: Annotated[Path, typer.Argument(help="Results folder, folder of label images, or DSB CSV.")],
+    truth: Truth,
+    options: EvaluateOptions,
+) -> int:
+    """Compare results with the truth: DSB score, AP, F1, SEG, PQ, AJI, counts, with 95 % intervals.
+
+    \b
+    Example:
+        slidebatch evaluate results/plate sample/plate/truth
+        slidebatch evaluate results/validation labels/ --subset validation.txt --groups index.tsv \\
+            --bootstrap-groups groups.tsv --json scores.json --csv images.csv
+    """
+    from slidebatch.evaluate import evaluate as judge
+
+    how = _bootstrap(options)
+    judged = judge(predicted, truth, options.subset, _column(options.groups, options.column), how, options.shapes)
+    _write(options.json, judged.to_json() + "\n")
+    _write(options.csv, judged.to_csv())
+    say(judged.describe())
+    return SOME_MISSING if judged.missing else 0
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What `tune` may be told."""
+
+    set_: Set = None
+    subset: Subset = None
+    groups: Groups = None
+    column: Heading = None
+    clusters: Clusters = None
+    cluster: Cluster = None
+    shapes: Shapes = None
+    measure: Annotated[str, typer.Option(help="What is made large: dsb, ap50, f1, seg, pq or aji.")] = "dsb"
+    settings: Annotated[str | None, typer.Option(help="Settings to tune, by commas.  [default: all]")] = None
+    sampler: Annotated[Literal["auto", "optuna", "grid"], typer.Option(help="How settings are tried.")] = "auto"
+    trials: Annotated[int, typer.Option(min=1, help="Settings that optuna tries in each search.")] = 60
+    folds: Annotated[int, typer.Option(min=2, help="Parts that the groups are dealt into.")] = 5
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: one a core]")] = None
+    resamples: Resamples = 2000
+    seed: Seed = 0
+    yaml: Annotated[Path | None, typer.Option("--yaml", help="Also write the section decode here.")] = None
+    json: Json = None
+
+
+@app.command()
+@exits
+@spread
+def tune(
+    source: Annotated[str, typer.Argument(help="Config or results folder of a run with kept maps, or folder of maps.")],
+    truth: Truth,
+    options: TuneOptions,
+) -> int:
+    """Choose decode settings on the class maps of a finished run, cross-fitted by group.
+
+    \b
+    Example:
+        slidebatch tune results/plate sample/plate/truth --yaml decode.yaml
+    """
+    from slidebatch.tuning import Choice, TuneSpec
+    from slidebatch.tuning import tune as search
+
+    choice = Choice(
+        subset=options.subset,
+        groups=_column(options.groups, options.column),
+        clusters=_column(options.clusters, options.cluster),
+        shapes=options.shapes,
+    )
+    given = {} if options.settings is None else {"settings": tuple(options.settings.replace(",", " ").split())}
+    spec = TuneSpec(
+        measure=options.measure,
+        sampler=options.sampler,
+        trials=options.trials,
+        folds=options.folds,
+        seed=options.seed,
+        resamples=options.resamples,
+        workers=options.workers or "auto",
+        **given,
+    )
+    found = search(source, truth, choice, spec, options.set_ or [])
+    _write(options.yaml, found.to_yaml())
+    _write(options.json, found.to_json() + "\n")
+    return say(f"{found.to_text()}\n\n{found.to_yaml()}".rstrip())
+
+
+def _column(path: Path | None, name: str | None) -> Column | None:
+    from slidebatch.evaluate import Column
+
+    if path is None and name is not None:
+        raise ConfigError(f"the column {name} has no table; name its table too (--groups or --bootstrap-groups).")
+    return None if path is None else Column(path, name)
+
+
+def _bootstrap(options: EvaluateOptions) -> Bootstrap:
+    from slidebatch.evaluate import Bootstrap
+
+    return Bootstrap(_column(options.clusters, options.cluster), options.resamples, options.seed)
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,118 @@
+"""Which images are compared, what becomes of those that one side lacks, and the comparison itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slidebatch.errors import InputError
+from slidebatch.evaluate.intervals import Bootstrap
+from slidebatch.evaluate.scores import Evaluation, ImageScore, image_score, missing_score
+from slidebatch.evaluate.sides import Side, open_side
+from slidebatch.evaluate.tables import Column, few, of_all, read_column, read_ids, read_shapes
+from slidebatch.metrics import LabelImage, scores
+from slidebatch.metrics.overlaps import overlap
+
+
+def evaluate(
+    predicted: str | Path,
+    truth: str | Path,
+    subset: str | Path | None = None,
+    groups: str | Path | Column | None = None,
+    bootstrap: Bootstrap | None = None,
+    shapes: str | Path | None = None,
+) -> Evaluation:
+    """Score predicted label images against true ones.
+
+    Images are those of `subset`, else those that the run set out to segment, else (where the prediction is no
+    results folder) all true ones. One that is not predicted scores 0 and is named in the notes; predictions
+    without truth are named there and ignored.
+
+    :param predicted, truth: each a results folder of slidebatch, a folder of label images named by id
+        (.tif, .npy, .zarr, .png; integers (Y, X), 0 = background), or a Data Science Bowl CSV.
+    :param subset: file of ids, one a line; each must have truth.
+    :param groups: tab-separated table whose column `id` names images; its column (default `modality`) says
+        under which heading their means are taken.
+    :param bootstrap: how intervals are made; default: 2000 draws of single images.
+    :param shapes: tab-separated table with columns id, height, width, for CSVs.
+    :raises ConfigError: a folder, file or column that is not there, or a table that lacks an image. InputError:
+        ids of the subset without truth, no image with truth at all, or images that differ in size.
+    """
+    sizes = read_shapes(Path(shapes)) if shapes is not None else {}
+    ours, theirs = open_side(predicted, sizes), open_side(truth, sizes)
+    chosen = choose(ours, theirs, read_ids(Path(subset)) if subset is not None else None)
+    how = bootstrap or Bootstrap()
+    heading = grouped(Column(Path(groups)) if isinstance(groups, str | Path) else groups, chosen.ids, "modality")
+    cluster = grouped(how.groups, chosen.ids, "group") if how.groups else {i: i for i in chosen.ids}
+    rows = tuple(_score(i, (heading[i], cluster[i]), ours, theirs) for i in chosen.ids)
+    return Evaluation(rows, how, chosen.notes, chosen.extra)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The ids to compare, those predicted without truth, and what must be said about the choice; sorted."""
+
+    ids: tuple[str, ...]
+    extra: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def choose(ours: Side, theirs: Side, subset: Sequence[str] | None = None) -> Chosen:
+    """Which images are compared; see `evaluate`. InputError: none has truth, or one of the subset has not."""
+    if subset is not None:
+        lacking = sorted(set(subset) - theirs.ids)
+        if lacking:
+            raise InputError(f"{theirs.name} lacks the truth of {few(lacking)} of the subset; leave these out of it.")
+        wanted = set(subset)
+    else:
+        wanted = set(theirs.ids if ours.asked is None else ours.asked & theirs.ids)
+    if not wanted:
+        raise InputError(
+            f"{ours.name} and {theirs.name} have no image in common; the ids (names of files or slides) must agree."
+        )
+    narrowed = subset is not None
+    extra = [] if narrowed else sorted((ours.ids | (ours.asked or frozenset())) - theirs.ids)
+    unasked = [] if narrowed else sorted(theirs.ids - wanted)
+    notes = _notes((ours.name, theirs.name), sorted(wanted - ours.ids), extra, unasked)
+    return Chosen(tuple(sorted(wanted)), tuple(extra), tuple(notes))
+
+
+def _notes(names: tuple[str, str], missing: list[str], extra: list[str], unasked: list[str]) -> list[str]:
+    """A line for each kind of image that one side lacks."""
+    ours, theirs = names
+    told = [
+        (missing, f"warning: {ours} lacks {few(missing)}, which score 0"),
+        (extra, f"warning: {theirs} has no truth for {few(extra)} of {ours}, which are ignored"),
+        (unasked, f"note: {few(unasked)} of {theirs} were not part of the run and are left out"),
+    ]
+    return [line for ids, line in told if ids]
+
+
+def grouped(column: Column | None, ids: Sequence[str], default: str) -> dict[str, str]:
+    """The group of each id; "" for all without a table. ConfigError: the table lacks one."""
+    if column is None:
+        return dict.fromkeys(ids, "")
+    return of_all(read_column(column, default), ids, column.path)
+
+
+def label_images(image: str, ours: Side, theirs: Side) -> tuple[LabelImage, LabelImage]:
+    """An image's labels (Y, X) on both sides. InputError where the sizes differ; ConfigError where none is known."""
+    shape = theirs.shape(image) or ours.shape(image)
+    predicted, truth = ours.read(image, shape), theirs.read(image, shape)
+    if tuple(predicted.shape) != tuple(truth.shape):
+        raise InputError(
+            f"{image}: predicted labels are {tuple(predicted.shape)}, the truth is {tuple(truth.shape)} pixels (y, x); "
+            "both must be on the same grid (run with input.scale=1)."
+        )
+    return predicted, truth
+
+
+def _score(image: str, groups: tuple[str, str], ours: Side, theirs: Side) -> ImageScore:
+    if image not in ours.ids:
+        truth = theirs.read(image, None)
+        nothing = np.broadcast_to(np.uint8(0), tuple(truth.shape))
+        return missing_score(image, *groups, truth=len(overlap(nothing, truth).truth_label))
+    return image_score(image, *groups, scores(*label_images(image, ours, theirs)))

@@ -1,0 +1,57 @@
+"""Batches of crops, made beside the training by processes of their own, each batch known by its step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from slidebatch.training.crops import Crop, Crops
+from slidebatch.training.dataset import Example
+from slidebatch.training.grid import Grid
+from slidebatch.training.spec import CropsSpec, TrainSpec
+
+Batch = list[Tensor]
+"""Images (N, C, Y, X) float32, classes (N, Y, X) uint8, weights (N, Y, X) float32."""
+
+
+class Source(Protocol):
+    """Crops by number, and how many are an epoch."""
+
+    def __getitem__(self, number: int) -> Crop: ...
+    def __len__(self) -> int: ...
+
+
+class _Numbered(Dataset[Crop]):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, number: int) -> Crop:
+        return self.source[number]
+
+
+def source(examples: Sequence[Example], spec: TrainSpec, channels: int) -> Source:
+    """The crops that the settings ask for."""
+    kind = Crops if isinstance(spec.sampling, CropsSpec) else Grid
+    return kind(examples, spec, channels)
+
+
+def steps_per_epoch(crops: Source, spec: TrainSpec) -> int:
+    """Whole batches in an epoch, at least one."""
+    return max(1, len(crops) // spec.batch)
+
+
+def batches(crops: Source, spec: TrainSpec, steps: range, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """The batches of some steps in order. share: (rank, ranks) of a process that takes its part of each batch."""
+    rank, ranks = share
+    numbers = [range(k * spec.batch + rank, (k + 1) * spec.batch, ranks) for k in steps]
+    return iter(
+        DataLoader(
+            _Numbered(crops),
+            batch_sampler=numbers,  # type: ignore[arg-type]
+            num_workers=spec.loaders,
+            prefetch_factor=4 if spec.loaders else None,
+        )
+    )

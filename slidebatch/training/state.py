@@ -1,0 +1,131 @@
+"""What a training has reached, and its checkpoint: whole, or the one before it, also after a power cut."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slidebatch.errors import ConfigError
+from slidebatch.models import networks
+from slidebatch.models.weights_file import load_weights
+from slidebatch.training.optimise import optimiser
+from slidebatch.training.spec import TrainSpec
+
+Row = dict[str, float]
+
+ELSEWHERE: dict[str, Any] = {
+    **dict.fromkeys(("output", "name", "threads", "loaders", "device"), True),
+    "data": {"path", "images"},
+}
+"""Settings that a resumed training may change: where things lie, and who does the work."""
+
+
+@dataclass
+class State:
+    """What a checkpoint holds.
+
+    averaged    the network with averaged weights
+    epoch       epochs done
+    best        the averaged weights with the best score so far, and `best_score`
+    since_best  scores in a row that were no better
+    falls       how often the schedule `plateau` has lowered the learning rate
+    rows        the log, a row for each epoch
+    """
+
+    network: nn.Module
+    averaged: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    best_score: float = -1.0
+    best: dict[str, Tensor] | None = None
+    since_best: int = 0
+    falls: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def stopped(self, spec: TrainSpec) -> bool:
+        """Whether the training is over: all epochs done, or no better score for as long as the settings bear."""
+        return self.epoch >= spec.epochs or (spec.stop_after is not None and self.since_best >= spec.stop_after)
+
+
+def begin(spec: TrainSpec, device: torch.device, half: bool = False) -> State:
+    """The state before the first step. half: float16, whose gradients are scaled."""
+    torch.manual_seed(spec.seed)
+    network = networks.build(spec.network.name, spec.network.settings)
+    if spec.network.start is not None:
+        load_weights(network, Path(spec.network.start).expanduser(), spec.network.name)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    return State(network, averaged, optimiser(network, spec.optimiser), scaler)
+
+
+def save(path: Path, state: State, spec: TrainSpec) -> None:
+    """Write a checkpoint; a kill or a power cut leaves this one or the one before."""
+    content = {
+        "spec": resumable(spec),
+        "network": state.network.state_dict(),
+        "averaged": state.averaged.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        **{name: getattr(state, name) for name in ("epoch", "best_score", "best", "since_best", "falls", "rows")},
+    }
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    replace(path, packed.getvalue())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a file in place whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def restore(path: Path, state: State, spec: TrainSpec) -> None:
+    """Bring a state of `begin` to that of a checkpoint; nothing where there is none. Changes `state`.
+
+    ConfigError if it was made with other settings: all that differ are named.
+    """
+    if not path.is_file():
+        return
+    content = torch.load(path, weights_only=True, map_location=next(state.network.parameters()).device)
+    if content["spec"] != resumable(spec):
+        raise ConfigError(
+            f"{path} was made with other settings ({_difference(content['spec'], resumable(spec))}); "
+            "give those again to resume, or name another output folder."
+        )
+    for name in ("network", "averaged", "optimiser", "scaler"):
+        getattr(state, name).load_state_dict(content[name])
+    for name in ("epoch", "best_score", "best", "since_best", "falls", "rows"):
+        setattr(state, name, content[name])
+
+
+def resumable(spec: TrainSpec) -> str:
+    """The settings that a resumed training must share, as JSON: all but where things lie and who does the work."""
+    return json.dumps(spec.model_dump(mode="json", exclude=ELSEWHERE), sort_keys=True)
+
+
+def _difference(before: str, now: str) -> str:
+    old, new = _flat(json.loads(before)), _flat(json.loads(now))
+    names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    return ", ".join(f"{k}: {old.get(k)} there, {new.get(k)} here" for k in names)
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings as one level, keys joined by dots."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {before + key: value}
+    return out
