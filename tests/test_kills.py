@@ -27,8 +27,19 @@ def start(settings: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "slidebatch", "run", str(settings)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """A job in a shell's background ignores SIGINT, and so do its children; the tests must not depend on that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def in_flight(work: Path, stage: str) -> bool:

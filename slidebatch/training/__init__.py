@@ -31,9 +31,12 @@ def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] 
     Broken training images are named in warnings and left out.
     """
     from slidebatch.config import read  # late: reading a config must not import torch, nor this the CLI's needs
-    from slidebatch.training.export import export
+    from slidebatch.training.export import export, path_of
     from slidebatch.training.loop import run
+    from slidebatch.training.ranks import first_here
 
     spec = read(TrainSpec, config, overrides)
     state = run(spec, tell or (lambda _: None))
+    if not first_here():
+        return path_of(spec)
     return export(state, spec, f"slidebatch train {config}" + "".join(f" --set {o}" for o in overrides))

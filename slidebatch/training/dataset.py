@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from slidebatch.errors import ConfigError, InputError
-from slidebatch.evaluate.tables import Column, of_all, read_column
+from slidebatch.evaluate.tables import Column, few, of_all, read_column, read_ids
+from slidebatch.shipped import shipped
 from slidebatch.training import readers
 from slidebatch.training.spec import DataSpec
 
@@ -59,30 +60,31 @@ class Split:
 def split(spec: DataSpec, seed: int) -> Split:
     """What a training may use: none of `exclude`, nor any image of their groups.
 
-    A group is held out by a hash of its name, so that adding images moves no other group.
+    A group is held out by a hash of its name, so that adding images moves no other group. ConfigError for missing
+    files and unknown ids, and where no image is left.
     """
-    ids = [p.id for p in readers.find(spec)]
-    modality, group = _column(spec, "modality", ids), _column(spec, "group", ids)
-    excluded = excluded_ids(spec, ids)
+    every = [p.id for p in readers.find(spec)]
+    ids = _listed(spec, "only", every) if spec.only else every
+    modality, group = _column(spec, "modality", every), _column(spec, "group", every)
+    excluded = _listed(spec, "exclude", every) if spec.exclude else []
     banned = {group[i] for i in excluded}
     usable = [i for i in ids if group[i] not in banned and (not spec.mix or modality[i] in spec.mix)]
     held = {g for g in set(group.values()) if _share(g, seed) < spec.holdout}
     fit = tuple(i for i in usable if group[i] not in held)
     if not fit:
-        raise ConfigError("data: no image is left to fit on; check exclude, mix and holdout.")
+        raise ConfigError("data: no image is left to fit on; check only, exclude, mix and holdout.")
     return Split(fit, tuple(i for i in usable if group[i] in held), tuple(excluded))
 
 
-def excluded_ids(spec: DataSpec, ids: Sequence[str]) -> list[str]:
-    """The ids in the file that `exclude` names, sorted. ConfigError for a missing file and for unknown ids."""
-    if spec.exclude is None:
-        return []
-    found = _beside(spec, spec.exclude)
+def _listed(spec: DataSpec, key: str, ids: Sequence[str]) -> list[str]:
+    """The ids in the file that a key names, sorted. ConfigError for a missing file and for unknown ids."""
+    name = getattr(spec, key)
+    found = _beside(spec, name)
     if found is None:
-        raise ConfigError(f"data.exclude: {spec.exclude} is no file here nor in {spec.path}; name one of ids.")
-    told = sorted(set(found.read_text(encoding="utf-8").split()))
+        raise ConfigError(f"data.{key}: {name} is no file here nor in {spec.path}; name a file of ids.")
+    told = read_ids(found)
     if unknown := sorted(set(told) - set(ids)):
-        raise ConfigError(f"data.exclude: {found} names {unknown[0]} and {len(unknown) - 1} more that are no images.")
+        raise ConfigError(f"data.{key}: {found} names {few(unknown)} that are not in the training set.")
     return told
 
 
@@ -144,10 +146,10 @@ def _column(spec: DataSpec, column: str, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _beside(spec: DataSpec, name: str) -> Path | None:
-    """The file of that name, here or in the training set's folder."""
+    """The file of that name, here, in the training set's folder, or shipped."""
     path = Path(spec.path).expanduser()
     folder = path if path.is_dir() else path.parent
-    return next((p for p in (Path(name).expanduser(), folder / name) if p.is_file()), None)
+    return next((p for p in (Path(name).expanduser(), folder / name) if p.is_file()), shipped(name))
 
 
 def _share(name: str, seed: int) -> float:

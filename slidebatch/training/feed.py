@@ -8,6 +8,8 @@ from typing import Protocol
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from slidebatch.errors import ConfigError
+from slidebatch.models.networks import Architecture
 from slidebatch.training.crops import Crop, Crops
 from slidebatch.training.dataset import Example
 from slidebatch.training.grid import Grid
@@ -18,7 +20,9 @@ Batch = list[Tensor]
 
 
 class Source(Protocol):
-    """Crops by number, and how many are an epoch."""
+    """Crops by number, their (y, x) size, and how many are an epoch."""
+
+    size: tuple[int, int]
 
     def __getitem__(self, number: int) -> Crop: ...
     def __len__(self) -> int: ...
@@ -36,6 +40,17 @@ def source(examples: Sequence[Example], spec: TrainSpec, channels: int) -> Sourc
     """The crops that the settings ask for."""
     kind = Crops if isinstance(spec.sampling, CropsSpec) else Grid
     return kind(examples, spec, channels)
+
+
+def check_size(size: tuple[int, int], architecture: Architecture) -> None:
+    """ConfigError where a network takes no crops of this (y, x) size."""
+    stride, patch = architecture.stride_px, getattr(architecture, "patch_px", None)
+    if size != patch and any(side % stride for side in size):
+        also = "" if patch is None else f", or make them {patch[0]} x {patch[1]} px"
+        raise ConfigError(
+            f"sampling: crops of {size[0]} x {size[1]} px (y, x) do not fit the network; make their sides "
+            f"multiples of {stride} px{also}."
+        )
 
 
 def steps_per_epoch(crops: Source, spec: TrainSpec) -> int:

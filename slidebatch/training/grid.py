@@ -32,7 +32,7 @@ class Grid:
         self.grid = spec.sampling
         self.channels = channels
         self.examples = _chosen(examples, spec)
-        self.patch = _patch(self.grid)
+        self.size = _patch(self.grid)
         self._copies: dict[int, Kept] = {}
         self.places = [p for i in range(self.grid.images) for p in self._places(i)]
         if not self.places:
@@ -47,13 +47,13 @@ class Grid:
         epoch, at = divmod(number, len(self.places))
         i, y, x = self.places[_order(len(self.places), self.spec.seed, epoch)[at]]
         image, labels = self.copy(i)
-        inside = np.s_[y : y + self.patch[0], x : x + self.patch[1]]
+        inside = np.s_[y : y + self.size[0], x : x + self.size[1]]
         return finished(image[(slice(None), *inside)], labels[inside], self.spec, self.channels)
 
     def _places(self, i: int) -> list[tuple[int, int, int]]:
         """Corners of the patches of copy `i`, without blank ones where these are not kept."""
         labels = self.copy(i)[1]
-        height, width = self.patch
+        height, width = self.size
         corners = [(y, x) for y in range(0, labels.shape[0], height) for x in range(0, labels.shape[1], width)]
         return [(i, y, x) for y, x in corners if self.grid.blank or (labels[y : y + height, x : x + width] > 0).any()]
 

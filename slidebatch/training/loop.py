@@ -20,7 +20,7 @@ from slidebatch.models import networks
 from slidebatch.models.engines import has_bfloat16
 from slidebatch.training import record
 from slidebatch.training.dataset import Example, Split, load, split
-from slidebatch.training.feed import Batch, batches, source, steps_per_epoch
+from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
 from slidebatch.training.losses import loss_of
 from slidebatch.training.optimise import average, rate
 from slidebatch.training.ranks import Ranks, joined
@@ -71,7 +71,7 @@ def run(spec: TrainSpec, tell: Callable[[Told], None] = lambda _: None) -> State
         state = begin(spec, ranks.device, precision is torch.float16)
         restore(folder / CHECKPOINT, state, spec)
         if not state.stopped(spec):
-            _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell))
+            _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell if ranks.first else lambda _: None))
     return state
 
 
@@ -91,8 +91,9 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
     if not fit:
         raise ConfigError("data: none of the training images can be read; the warnings say why.")
     held = load(spec.data, parts.held) if course.ranks.first else []
-    channels = networks.architecture(spec.network.name, spec.network.settings).channels
-    crops = source(fit, spec, channels)
+    architecture = networks.architecture(spec.network.name, spec.network.settings)
+    crops = source(fit, spec, architecture.channels)
+    check_size(crops.size, architecture)
     course = Course(spec, course.ranks, course.precision, steps_per_epoch(crops, spec), course.tell)
     left = range(state.epoch * course.steps_per_epoch, course.steps)
     stream = batches(crops, spec, left, (course.ranks.rank, course.ranks.ranks))
@@ -111,6 +112,9 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
 def epoch(state: State, network: nn.Module, stream: Iterator[Batch], course: Course) -> Row:
     """One epoch of steps; its row of the log."""
     network.train()
+    # What dropout leaves out: known by epoch and process, so that a resumed training draws the same.
+    drawn = np.random.SeedSequence([course.spec.seed, state.epoch, course.ranks.rank])
+    torch.manual_seed(int(drawn.generate_state(1)[0]))
     started, losses = time.perf_counter(), []
     first = state.epoch * course.steps_per_epoch
     for number in range(first, first + course.steps_per_epoch):

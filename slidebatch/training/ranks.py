@@ -54,6 +54,11 @@ class Ranks:
         return held[0]
 
 
+def first_here() -> bool:
+    """Whether this process is the only one or torchrun's first: outside of `joined`, too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(spec: TrainSpec) -> Iterator[Ranks]:
     """This process among those of torchrun, or alone. ConfigError where a batch has no crop for each."""

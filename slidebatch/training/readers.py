@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,10 @@ def find(spec: DataSpec) -> list[Picture]:
     found = {"folders": _folders, "dsb": _bowl, "coco": _coco}[layout](path, spec)
     if not found:
         raise ConfigError(f"data.path: {path} holds no images as the layout {layout} has them.")
-    return sorted(found, key=lambda p: p.id)
+    found.sort(key=lambda p: p.id)
+    if alike := [one for one, other in pairwise(found) if one.id == other.id]:
+        raise ConfigError(f"data.path: {path} has two images with the id {alike[0].id}; rename or remove one.")
+    return found
 
 
 def read(picture: Picture) -> tuple[npt.NDArray[np.uint8], Labels, bool]:
@@ -123,7 +127,10 @@ def _coco(path: Path, spec: DataSpec) -> list[Picture]:
 
 
 def _shapes(rows: list[Any], shape: tuple[int, int]) -> Labels:
-    masks = [_shape(row, shape) for row in rows if not row.get("iscrowd")]
+    try:
+        masks = [_shape(row, shape) for row in rows if not row.get("iscrowd")]
+    except Exception as error:  # pycocotools raises whatever comes, bare exceptions too
+        raise InputError(f"an annotation holds no polygons and no run lengths ({error!r}).") from error
     return _stacked(shape, masks, "annotations")
 
 
@@ -136,7 +143,7 @@ def _shape(row: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
         packed = run_lengths.frPyObjects(told, *shape)
     else:
         packed = told
-    return run_lengths.decode(packed).astype(bool)
+    return np.asarray(run_lengths.decode(packed), bool)
 
 
 def _stacked(shape: tuple[int, int], masks: list[npt.NDArray[np.bool_]], where: str) -> Labels:

@@ -31,6 +31,9 @@ class DataSpec(Spec):
         default="groups.tsv",
         description="Table (tab-separated: id, group) of images that belong together; without it each is alone.",
     )
+    only: str | None = Field(
+        default=None, description="File of the only ids to use, a path or a name inside `path`; none: all there are."
+    )
     exclude: str | None = Field(
         default=None,
         description="File of ids that training must never see, a path or a name inside `path`; all images of their "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from slidebatch.errors import ConfigError
@@ -101,9 +102,10 @@ def restore(path: Path, state: State, spec: TrainSpec) -> None:
     if not path.is_file():
         return
     content = torch.load(path, weights_only=True, map_location=next(state.network.parameters()).device)
-    if content["spec"] != resumable(spec):
+    before = grown(content["spec"])
+    if before != resumable(spec):
         raise ConfigError(
-            f"{path} was made with other settings ({_difference(content['spec'], resumable(spec))}); "
+            f"{path} was made with other settings ({_difference(before, resumable(spec))}); "
             "give those again to resume, or name another output folder."
         )
     for name in ("network", "averaged", "optimiser", "scaler"):
@@ -115,6 +117,16 @@ def restore(path: Path, state: State, spec: TrainSpec) -> None:
 def resumable(spec: TrainSpec) -> str:
     """The settings that a resumed training must share, as JSON: all but where things lie and who does the work."""
     return json.dumps(spec.model_dump(mode="json", exclude=ELSEWHERE), sort_keys=True)
+
+
+def grown(before: str) -> str:
+    """Settings of a checkpoint with the defaults of keys that its version did not know yet."""
+    told = json.loads(before)
+    here = {"output": "", **told, "data": {"path": "", **told.get("data", {})}}
+    try:
+        return resumable(TrainSpec.model_validate_json(json.dumps(here)))
+    except ValidationError:  # keys that are gone: shown as a difference
+        return before
 
 
 def _difference(before: str, now: str) -> str:
