@@ -1,6 +1,6 @@
 """System A's table: one training for each value of each setting, scored with SEG on the four test images.
 
-    python benchmarks/system_a.py [--quick] [--only NAME ...] [--output FOLDER] [--data FOLDER]
+    python benchmarks/system_a.py [--quick] [--only NAME ...] [--output FOLDER] [--data FOLDER] [--set K=V ...]
 
 Each row is `slidebatch train conf/train/system_a.yaml` with other settings, then `slidebatch run` with its weights on
 the test images and `slidebatch evaluate`. A finished row is kept in the output folder and not run again, and a row
@@ -64,7 +64,7 @@ def result(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if kept.is_file():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    overrides = [f"output={folder}", f"data.path={options.data}", *ROWS[name]]
+    overrides = [f"output={folder}", f"data.path={options.data}", *ROWS[name], *options.set]
     if options.quick:
         overrides += ["epochs=1", "sampling.most=2", "sampling.images=2", "steps_per_epoch=2"]
     started = time.perf_counter()
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="NAME")
     parser.add_argument("--output", type=Path, default=Path("training/system_a"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/dsb2018"))
+    parser.add_argument("--set", action="append", default=[], metavar="K=V", help="changed in every row")
     options = parser.parse_args()
     show(options.only, options)
 

@@ -10,14 +10,18 @@ import torch
 
 from slidebatch import models
 from slidebatch.errors import ModelError
+from slidebatch.evaluate.tables import Column, read_column
 from slidebatch.models import engines, networks
 from slidebatch.models.blocks import ready
 from slidebatch.models.dense import DenseNetwork, Running
 from slidebatch.models.engines import Choice, choose, forward, has_bfloat16, installed
 from slidebatch.models.protocol import Card
+from slidebatch.models.small_unet import class_maps
 from slidebatch.models.spec import ModelSpec
 from slidebatch.models.views import VIEWS
 from slidebatch.models.weights_file import SHIPPED, load_weights, read_card
+from slidebatch.training.dataset import load
+from slidebatch.training.spec import DataSpec
 
 CHOICES = [
     Choice(engine, precision)
@@ -238,3 +242,24 @@ def test_other_families_know_no_engines(tmp_path):
     """Networks that slidebatch does not build itself refuse the settings that mean nothing to them."""
     with pytest.raises(ModelError, match=r"oracle is no dense network .* knows no engine, tta"):
         models.card(ModelSpec(name="oracle", engine="eager", tta="d4", settings={"truth": str(tmp_path)}))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_engines_give_one_answer_within_the_stated_tolerance(choice, realdata):
+    """On real images maps differ from the plain network's by at most 1 grey level of 255 in float32, 8 in bfloat16."""
+    network = models.load(ModelSpec(engine=choice.engine, precision=choice.precision))
+    plain = networks.build("small_unet", {})
+    load_weights(plain, SHIPPED / "small_unet.safetensors", "small_unet")
+    for example in small_examples(realdata):
+        patch = np.ascontiguousarray(example.normalised()[None, :, :256, :256])
+        off = network.maps(patch).astype(int) - class_maps(plain.eval(), patch).astype(int)
+        assert np.abs(off).max() <= (1 if choice.precision == "float32" else 8)
+
+
+def small_examples(realdata):
+    """A fluorescence, a stained and a brightfield image of the Data Science Bowl."""
+    data = DataSpec(path=str(realdata / "dsb2018"))
+    modality = read_column(Column(realdata / "dsb2018" / "index.tsv"), "modality")
+    first = {kind: min(i for i, k in modality.items() if k == kind) for kind in sorted(set(modality.values()))}
+    return load(data, first.values())

@@ -7,8 +7,6 @@ they score. It lies beside the weights (`x.safetensors`, `x.json`) or in their m
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from torch import nn
 from slidebatch.errors import ModelError
 from slidebatch.models import SHIPPED
 from slidebatch.spec import Spec
+from slidebatch.store import write_atomically, write_json
 
 
 class CardFile(Spec):
@@ -142,18 +141,7 @@ def _opened(path: Path) -> Any:
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], card: CardFile) -> CardFile:
     """Write weights and, beside them, their card with the digest; the card as written."""
     content = save({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, {"format": "pt"})
-    _write(path, content)
+    write_atomically(path, content, durable=True)
     card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
-    _write(path.with_suffix(".json"), (json.dumps(card.model_dump(mode="json"), indent=1) + "\n").encode())
+    write_json(path.with_suffix(".json"), card.model_dump(mode="json"), durable=True)
     return card
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -9,17 +9,18 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from slidebatch.training.state import Row, replace
+from slidebatch.store import write_atomically
+from slidebatch.training.state import Row
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:
     """`log.csv`, `log.parquet` and `curves.png` of a folder, a row for each epoch; each whole or the one before."""
     table = pd.DataFrame(rows)
-    replace(folder / "log.csv", table.to_csv(index=False, float_format="%.6g").encode())
+    write_atomically(folder / "log.csv", table.to_csv(index=False, float_format="%.6g").encode())
     packed = io.BytesIO()
     table.to_parquet(packed, index=False)
-    replace(folder / "log.parquet", packed.getvalue())
-    replace(folder / "curves.png", curves(table))
+    write_atomically(folder / "log.parquet", packed.getvalue())
+    write_atomically(folder / "curves.png", curves(table))
 
 
 def curves(table: pd.DataFrame) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from slidebatch.errors import ConfigError
 from slidebatch.models import networks
 from slidebatch.models.weights_file import load_weights
+from slidebatch.store import write_atomically
 from slidebatch.training.optimise import optimiser
 from slidebatch.training.spec import TrainSpec
 
@@ -81,17 +81,7 @@ def save(path: Path, state: State, spec: TrainSpec) -> None:
     }
     packed = io.BytesIO()
     torch.save(content, packed)
-    replace(path, packed.getvalue())
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    write_atomically(path, packed.getvalue(), durable=True)
 
 
 def restore(path: Path, state: State, spec: TrainSpec) -> None:
