@@ -69,6 +69,7 @@ def result(name: str, options: argparse.Namespace) -> dict[str, Any]:
         overrides += ["epochs=1", "sampling.most=2", "sampling.images=2", "steps_per_epoch=2"]
     started = time.perf_counter()
     weights = train(CONFIG, overrides)
+    assert weights is not None
     card = json.loads(weights.with_suffix(".json").read_text())
     told = {"settings": list(ROWS[name]), "weights": card["sha256"], "seconds": card["training"]["seconds"]}
     told |= scores(weights, folder, options.data) | {"with_scoring_s": time.perf_counter() - started}

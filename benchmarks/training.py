@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `slidebatch train` does, before torch is loaded
 
 import numpy as np
 import psutil
@@ -28,6 +31,9 @@ from timing import arguments, median, row, spread
 BAR = 1.10
 UNCOUNTED = 6
 """Steps before a part is timed; more than the loader holds ready."""
+
+AHEAD = 32
+"""Batches that are never asked for, so that the loader has something to do to the end."""
 
 KEPT = 4
 """Random batches in memory."""
@@ -147,7 +153,7 @@ def turns(spec: Any, steps: int, repeats: int) -> Iterator[tuple[Part, Part]]:
 
     crops, made = prepared(spec)
     each = steps + UNCOUNTED
-    fed = feed.batches(crops, spec, range(each * repeats + 1))
+    fed = feed.batches(crops, spec, range(each * repeats + AHEAD))
     real = Trainer(spec, fed, each * repeats)
     bare = Trainer(spec, random_batches(spec, crops.size, made.channels), each * repeats)
     for turn in range(repeats):

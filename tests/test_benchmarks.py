@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SCRIPTS = ["nms", "engine", "decoding", "merging", "memory", "kills"]
+SCRIPTS = ["nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures"]
 
 
 def benchmark(name: str, *options: str, **more: str) -> str:

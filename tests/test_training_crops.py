@@ -129,6 +129,25 @@ def test_all_eight_views_are_drawn():
     assert len(drawn) == 8
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_turning_keeps_shapes(seed):
+    """Whatever is drawn, positions are turned and enlarged alike in all directions, by the scale, and not sheared."""
+    drawn = warp.draw((32, 32), augment(**{**ALWAYS, "scale": (2, 2)}, flips=True), np.random.default_rng(seed))
+    np.testing.assert_allclose(drawn.matrix @ drawn.matrix.T, np.eye(2) / 4, atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [(3, 0), (0, -2), (4, 5)])
+def test_a_distortion_that_is_the_same_everywhere_is_a_shift(shift):
+    """Control points that are all moved alike move the whole crop, down and to the right where they are positive."""
+    labels = np.arange(70 * 60, dtype=np.int32).reshape(70, 60)
+    knots = np.broadcast_to(np.array(shift, np.float32)[:, None, None], (2, 4, 4)).copy()
+    moved = warp.sample(
+        np.zeros((1, 70, 60), np.uint8), labels, Warp((20, 24), np.eye(2), knots), np.array([30.0, 25.0])
+    )
+    y, x = 20 + shift[0], 13 + shift[1]
+    np.testing.assert_array_equal(moved[1], labels[y : y + 20, x : x + 24])
+
+
 def test_enlargement_is_one():
     """A scale of 2 doubles lengths: a square of 10 px becomes one of 20 px."""
     labels = np.zeros((60, 60), np.int32)

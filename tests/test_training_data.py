@@ -150,6 +150,14 @@ def test_excluded_groups_are_never_seen(dataset):
     assert not {group[i] for i in parts.fit} & {group[i] for i in parts.held}
 
 
+def test_only_the_listed_images_are_seen(dataset):
+    """With `only` no other image is fitted on or held out; an excluded one may be any."""
+    (dataset / "some.txt").write_text("x01\nx04\nx07\nx10\n")
+    parts = split(data(dataset, only="some.txt", exclude="validation.txt", holdout=0.3), seed=0)
+    assert sorted([*parts.fit, *parts.held]) == ["x01", "x04", "x07", "x10"]
+    assert parts.excluded == ("x03",)
+
+
 def test_other_images_move_no_group(dataset, tmp_path):
     """A group's side depends on its name and the seed: fewer images or modalities leave the others where they were."""
     parts = split(data(dataset, holdout=0.4), seed=0)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from slidebatch import models
@@ -22,7 +26,19 @@ from slidebatch.models.spec import ModelSpec
 from slidebatch.training import export, record
 from slidebatch.training.dataset import load
 from slidebatch.training.score import Fitted, decoded, held_out_score, whole_maps
-from slidebatch.training.spec import CropsSpec, DataSpec, TrainSpec
+from slidebatch.training.spec import (
+    AugmentSpec,
+    CropsSpec,
+    DataSpec,
+    GridSpec,
+    LossSpec,
+    NetworkSpec,
+    OptimiserSpec,
+    ScheduleSpec,
+    TargetSpec,
+    TrainSpec,
+)
+from tests.conftest import ROOT
 from tests.support.training_sets import settings, write_set
 
 
@@ -163,3 +179,36 @@ def test_shipped_network_segments_held_out_images(realdata):
         maps = whole_maps(lambda a: network.maps(a, ()), example, network.card.margin_px, network.card.stride_px)
         scores.append(dsb_score(decoded(maps, DecodeSpec()), example.labels))
     assert np.mean(scores) > 0.35
+
+
+def page() -> str:
+    return (ROOT / "docs" / "training.md").read_text()
+
+
+def test_settings_in_the_docs_are_known():
+    """Every block of settings that docs/training.md shows is valid."""
+    blocks = re.findall(r"```yaml\n(.*?)```", page(), re.DOTALL)
+    assert len(blocks) > 5
+    for block in blocks:
+        told = YAML(typ="safe").load(block)
+        data = {"path": "x", **told.pop("data", {})}
+        TrainSpec.model_validate_json(json.dumps({"output": "x", "data": data, **told}))
+
+
+def test_commands_in_the_docs_are_understood():
+    """Every `slidebatch train` that docs/training.md shows names a shipped config and known settings."""
+    lines = [line for line in page().replace("\\\n", " ").splitlines() if "slidebatch train conf" in line]
+    assert len(lines) > 3
+    for line in lines:
+        words = shlex.split(line)
+        config = words[words.index("train") + 1]
+        read(TrainSpec, config, [b for a, b in pairwise(words) if a == "--set"])
+
+
+def test_sections_in_the_docs_are_complete():
+    """Every setting of a training is named in docs/training.md, as a setting."""
+    names = set(TrainSpec.model_fields)
+    for part in (DataSpec, NetworkSpec, AugmentSpec, TargetSpec, LossSpec, OptimiserSpec, ScheduleSpec, GridSpec):
+        names |= set(part.model_fields)
+    shown = " ".join(re.findall(r"```.*?```|`[^`\n]+`", page(), re.DOTALL))
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", shown)] == []

@@ -276,6 +276,18 @@ def test_two_processes_train_as_one(dataset, tmp_path):
         assert (tensor - begun[key]).abs().max() > 1e-4
 
 
+def test_only_the_first_process_exports(dataset, tmp_path, monkeypatch):
+    """Of several processes only the first writes weights."""
+    config = write_config(tmp_path / "c.yaml", settings(dataset, tmp_path / "out", epochs=1, calibrate=False))
+    path = train(config)
+    path.unlink()
+    monkeypatch.setenv("RANK", "1")
+    assert train(config) is None
+    assert not path.exists()
+    monkeypatch.setenv("RANK", "0")
+    assert train(config).exists()
+
+
 def test_a_batch_must_be_shared_evenly(dataset, tmp_path, monkeypatch):
     """A batch that the processes cannot share is refused with both numbers."""
     monkeypatch.setenv("WORLD_SIZE", "4")

@@ -183,12 +183,12 @@ def test_averages_follow_the_weights():
             new = tensor.double().numpy()
             counter = not tensor.is_floating_point()
             expected[name] = new.copy() if counter else decay * expected[name] + (1 - decay) * new
-    for name, tensor in mean.state_dict().items():
-        np.testing.assert_allclose(tensor.double().numpy(), expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        for name, tensor in mean.state_dict().items():
+            np.testing.assert_allclose(tensor.double().numpy(), expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_without_decay_the_average_is_the_network():
-    """`ema: 0` keeps the last weights."""
+    """With `ema: 0` the last weights are kept."""
     network, mean = nn.Linear(3, 2), nn.Linear(3, 2)
     average(mean, network, 1000, 0.0)
     torch.testing.assert_close(mean.weight, network.weight)

@@ -130,7 +130,7 @@ def train(
 
     with fitting(sys.stderr) as tell:
         path = fit(config, set_ or [], tell)
-    return say(f"weights: {path}")
+    return say(f"weights: {path}") if path else 0
 
 
 @app.command()

@@ -12,6 +12,7 @@ export.py     weights with their card
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,23 +21,26 @@ from slidebatch.training.spec import TrainSpec
 __all__ = ["TrainSpec", "train"]
 
 
-def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] | None = None) -> Path:
+def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] | None = None) -> Path | None:
     """Train as a config says (`conf/train/small_unet.yaml`), or go on where the same command was stopped.
 
     :param overrides: `key=value` each, as for `slidebatch run --set`.
     :param tell: called with a `loop.Told` after each step and each epoch.
-    :returns: the exported weights, `<output>/<network>.safetensors`, their card beside them.
+    :returns: the exported weights, `<output>/<network>.safetensors`, their card beside them; None in processes of
+        torchrun that leave the writing to the first.
     :raises ConfigError: a wrong config, a training set that is missing or incomplete, or a checkpoint in the
         output folder that was made with other settings.
     Broken training images are named in warnings and left out.
     """
+    # Threads that spin while they wait take the cores from the process that makes crops; read as torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from slidebatch.config import read  # late: reading a config must not import torch, nor this the CLI's needs
-    from slidebatch.training.export import export, path_of
+    from slidebatch.training.export import export
     from slidebatch.training.loop import run
     from slidebatch.training.ranks import first_here
 
     spec = read(TrainSpec, config, overrides)
     state = run(spec, tell or (lambda _: None))
     if not first_here():
-        return path_of(spec)
+        return None
     return export(state, spec, f"slidebatch train {config}" + "".join(f" --set {o}" for o in overrides))

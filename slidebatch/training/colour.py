@@ -25,7 +25,7 @@ def recolour(image: Tensor, spec: AugmentSpec, colour: bool, rng: np.random.Gene
 
     colour  whether the image is red, green and blue and not three times grey
     """
-    grey = image.shape[0] > 1 and not colour and bool((image[0] == image[1]).all())
+    grey = image.shape[0] > 1 and not colour and bool((image[1:] == image[:1]).all())
     if grey:
         return _intensities(image[:1], spec, False, rng).expand(image.shape[0], -1, -1)
     return _intensities(image, spec, colour, rng)

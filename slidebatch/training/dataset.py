@@ -16,12 +16,10 @@ from slidebatch.errors import ConfigError, InputError
 from slidebatch.evaluate.tables import Column, few, of_all, read_column, read_ids
 from slidebatch.shipped import shipped
 from slidebatch.training import readers
+from slidebatch.training.readers import IGNORED
 from slidebatch.training.spec import DataSpec
 
 log = logging.getLogger(__name__)
-
-IGNORED = -1
-"""Label of pixels that do not count: masks that `data.drop` takes out."""
 
 ALL = "image"
 """The modality of images of which no table tells one."""

@@ -43,15 +43,10 @@ def export(state: State, spec: TrainSpec, command: str) -> Path:
     network = networks.build(spec.network.name, spec.network.settings)
     network.load_state_dict(state.best)
     fitted = Fitted(network, networks.architecture(spec.network.name, spec.network.settings))
-    path = path_of(spec)
+    path = Path(spec.output) / f"{spec.name or spec.network.name}.safetensors"
     card = card_of(fitted, state, spec, command)
     write_weights(path, network.state_dict(), card)
     return path
-
-
-def path_of(spec: TrainSpec) -> Path:
-    """Where the weights of a training go."""
-    return Path(spec.output) / f"{spec.name or spec.network.name}.safetensors"
 
 
 def card_of(fitted: Fitted, state: State, spec: TrainSpec, command: str) -> CardFile:

@@ -66,6 +66,8 @@ def run(spec: TrainSpec, tell: Callable[[Told], None] = lambda _: None) -> State
     folder = Path(spec.output)
     folder.mkdir(parents=True, exist_ok=True)
     parts = split(spec.data, spec.seed)
+    if flaw := networks.flaw(networks.architecture(spec.network.name, spec.network.settings)):
+        raise ConfigError(f"network: {spec.network.name} could not be run in patches: {flaw}.")
     with joined(spec) as ranks:
         precision = dtype(spec.precision, ranks.device.type)
         state = begin(spec, ranks.device, precision is torch.float16)
@@ -141,7 +143,7 @@ def step(state: State, network: nn.Module, batch: Sequence[torch.Tensor], number
         logits = network(images)
     loss = loss_of(logits.float(), classes.long(), weights, spec.loss)
     if not torch.isfinite(loss):
-        raise ConfigError(f"step {number}: the loss is {float(loss)}; lower optimiser.learning_rate.")
+        raise ConfigError(f"step {number}: the loss is {float(loss.detach())}; lower optimiser.learning_rate.")
     state.optimiser.zero_grad()
     state.scaler.scale(loss).backward()
     if spec.optimiser.clip is not None:

@@ -28,6 +28,9 @@ from slidebatch.training.spec import DataSpec
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 Labels = npt.NDArray[np.int32]
 
+IGNORED = -1
+"""Label of pixels that do not count: crowds, and masks that `data.drop` takes out."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -127,11 +130,14 @@ def _coco(path: Path, spec: DataSpec) -> list[Picture]:
 
 
 def _shapes(rows: list[Any], shape: tuple[int, int]) -> Labels:
+    """Labels of an image's annotations; crowds, which are no single nuclei, do not count."""
     try:
         masks = [_shape(row, shape) for row in rows if not row.get("iscrowd")]
+        crowds = [_shape(row, shape) for row in rows if row.get("iscrowd")]
     except Exception as error:  # pycocotools raises whatever comes, bare exceptions too
         raise InputError(f"an annotation holds no polygons and no run lengths ({error!r}).") from error
-    return _stacked(shape, masks, "annotations")
+    labels = _stacked(shape, masks, "annotations")
+    return np.where((labels == 0) & (_stacked(shape, crowds, "annotations") > 0), IGNORED, labels)
 
 
 def _shape(row: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -17,7 +17,8 @@ from slidebatch.instances import Instances
 from slidebatch.metrics import dsb_score
 from slidebatch.models.networks import Architecture
 from slidebatch.training.crops import fitted
-from slidebatch.training.dataset import IGNORED, Example
+from slidebatch.training.dataset import Example
+from slidebatch.training.readers import IGNORED
 
 Maps = npt.NDArray[np.uint8]
 T = TypeVar("T", np.uint8, np.float32)

@@ -129,7 +129,7 @@ class AugmentSpec(Spec):
     blur_chance: Share = Field(default=0.3, description="Blurring.")
     blur_px: float = Field(default=1.5, gt=0, description="Largest standard deviation of the blur.")
     invert_chance: Share = Field(default=0.05, description="Turning bright to dark.")
-    grey_chance: Share = Field(default=0.1, description="Taking the colour away.")
+    grey_chance: Share = Field(default=0.1, description="Taking the colour away, before the tint.")
 
 
 class OptimiserSpec(Spec):

@@ -50,13 +50,30 @@ def _classes(labels, rim, reach):
     height, width = labels.shape
     classes = np.zeros((height, width), np.uint8)
     near = np.zeros((height, width), np.bool_)
+    mixed = _mixed(labels, max(rim, reach))
     for y in range(height):
         for x in range(width):
+            if not mixed[y, x]:
+                classes[y, x] = NUCLEUS if labels[y, x] > 0 else BACKGROUND
+                continue
             at_rim, other = _around(labels, (y, x), rim, reach)
             near[y, x] = other
             if labels[y, x] > 0:
                 classes[y, x] = CONTOUR if at_rim or other else NUCLEUS
     return classes, near
+
+
+@numba.njit(cache=True, nogil=True)
+def _mixed(labels, far):
+    """Pixels (Y, X) that may have another value within `far` by rows and columns; most images are mostly plain."""
+    height, width = labels.shape
+    mixed = np.zeros((height, width), np.bool_)
+    for y in range(height):
+        for x in range(width):
+            own = labels[y, x]
+            if (x + 1 < width and labels[y, x + 1] != own) or (y + 1 < height and labels[y + 1, x] != own):
+                mixed[max(0, y - far) : y + far + 1, max(0, x - far) : x + far + 1] = True
+    return mixed
 
 
 @numba.njit(cache=True, nogil=True)

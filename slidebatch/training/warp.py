@@ -73,8 +73,9 @@ def sample(
 
     Beyond the image it is mirrored.
     """
-    low = np.floor(np.clip(centre - warp.reach() - 2, 0, None)).astype(int)
-    high = np.minimum(np.ceil(centre + warp.reach() + 2), labels.shape).astype(int)
+    reach = warp.reach() + 2 + (0 if warp.elastic is None else float(np.abs(warp.elastic).max()))  # cubics overshoot
+    low = np.floor(np.clip(centre - reach, 0, None)).astype(int)
+    high = np.minimum(np.ceil(centre + reach), labels.shape).astype(int)
     inside = np.s_[low[0] : high[0], low[1] : high[1]]
     pixels = torch.from_numpy(np.ascontiguousarray(image[(slice(None), *inside)])).float().div_(255)
     ids = torch.from_numpy(np.ascontiguousarray(labels[inside])).float()
