@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from slidebatch import models
-from slidebatch.errors import ConfigError
-from slidebatch.models import networks
+from slidebatch.errors import ConfigError, ModelError
+from slidebatch.models import SHIPPED, networks
 from slidebatch.models.spec import ModelSpec
+from slidebatch.models.weights_file import read_tensors
 from slidebatch.training import loop, train
 from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import begin
@@ -274,6 +275,15 @@ def test_two_processes_train_as_one(dataset, tmp_path):
     for key, tensor in one.network.state_dict().items():
         torch.testing.assert_close(both["network"][key], tensor, rtol=1e-4, atol=1e-6)
         assert (tensor - begun[key]).abs().max() > 1e-4
+
+
+def test_a_training_starts_from_shipped_weights_by_name(dataset, tmp_path):
+    """`network.start: small_unet` is the file that ships."""
+    state = begin(settings(dataset, tmp_path, network={"start": "small_unet"}), torch.device("cpu"))
+    shipped = read_tensors(SHIPPED / "small_unet.safetensors")
+    assert all(torch.equal(v, shipped[k]) for k, v in state.network.state_dict().items())
+    with pytest.raises(ModelError, match="there are no weights for no_such"):
+        begin(settings(dataset, tmp_path, network={"start": "no_such"}), torch.device("cpu"))
 
 
 def test_only_the_first_process_exports(dataset, tmp_path, monkeypatch):

@@ -61,7 +61,10 @@ class NetworkSpec(Spec):
 
     name: str = Field(default="small_unet", description="simple_conv, small_unet, small_unet_dense or unet.")
     settings: dict[str, Any] = Field(default={}, description="Its architecture, where it differs from the defaults.")
-    start: str | None = Field(default=None, description="Weights (.safetensors) to start from; none: random ones.")
+    start: str | None = Field(
+        default=None,
+        description="Weights to start from: a .safetensors file, or the name of shipped ones; none: random ones.",
+    )
 
 
 class CropsSpec(Spec):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slidebatch.errors import ConfigError
 from slidebatch.models import networks
-from slidebatch.models.weights_file import load_weights
+from slidebatch.models.weights_file import load_weights, weights_path
 from slidebatch.store import write_atomically
 from slidebatch.training.optimise import optimiser
 from slidebatch.training.spec import TrainSpec
@@ -61,8 +61,9 @@ def begin(spec: TrainSpec, device: torch.device, half: bool = False) -> State:
     """The state before the first step. half: float16, whose gradients are scaled."""
     torch.manual_seed(spec.seed)
     network = networks.build(spec.network.name, spec.network.settings)
-    if spec.network.start is not None:
-        load_weights(network, Path(spec.network.start).expanduser(), spec.network.name)
+    if (start := spec.network.start) is not None:
+        given = {"weights": start} if start.endswith(".safetensors") else {}
+        load_weights(network, weights_path(start, given), spec.network.name)
     network = network.to(device).to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
