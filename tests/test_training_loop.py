@@ -279,11 +279,17 @@ def test_two_processes_train_as_one(dataset, tmp_path):
 
 def test_a_training_starts_from_shipped_weights_by_name(dataset, tmp_path):
     """`network.start: small_unet` is the file that ships."""
-    state = begin(settings(dataset, tmp_path, network={"start": "small_unet"}), torch.device("cpu"))
+    state = begin(
+        settings(dataset, tmp_path, network={"name": "small_unet", "settings": {}, "start": "small_unet"}),
+        torch.device("cpu"),
+    )
     shipped = read_tensors(SHIPPED / "small_unet.safetensors")
     assert all(torch.equal(v, shipped[k]) for k, v in state.network.state_dict().items())
     with pytest.raises(ModelError, match="there are no weights for no_such"):
-        begin(settings(dataset, tmp_path, network={"start": "no_such"}), torch.device("cpu"))
+        begin(
+            settings(dataset, tmp_path, network={"name": "small_unet", "settings": {}, "start": "no_such"}),
+            torch.device("cpu"),
+        )
 
 
 def test_only_the_first_process_exports(dataset, tmp_path, monkeypatch):
