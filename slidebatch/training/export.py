@@ -30,7 +30,7 @@ TYPICAL_NUCLEUS_UM = 10.0
 
 MAPS = ("nucleus", "contour")
 SHIFTS: dict[str, tuple[float, ...]] = {
-    "background": (-0.5, 0.0, 0.5, 0.8, 1.1, 1.4, 1.8, 2.2),
+    "background": (-0.5, 0.0, 0.5, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.5),
     "contour": (-0.5, 0.0, 0.5, 1.0, 1.5),
 }
 """Tried additions to the last layer's biases, in logits; 1.4 makes of a probability of 0.8 one of 0.5."""
@@ -63,6 +63,7 @@ def card_of(fitted: Fitted, state: State, spec: TrainSpec, command: str) -> Card
         maps=MAPS,
         mpp=round(TYPICAL_NUCLEUS_UM / diameter, 3),
         diameter_um=TYPICAL_NUCLEUS_UM,
+        licence=spec.licence,
         margin_px=fitted.margin_px,
         stride_px=fitted.stride_px,
         training=history(state, spec, command) | made | {"diameters_px_5_95": [round(low, 1), round(high, 1)]},

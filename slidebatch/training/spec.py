@@ -160,6 +160,7 @@ class TrainSpec(Spec):
 
     output: str = Field(description="Folder of checkpoint, log, curves and weights.")
     name: str | None = Field(default=None, description="Name of the weights file; none: that of the network.")
+    licence: str = Field(default="", description="Of weights and training images, for the card.")
     data: DataSpec
     network: NetworkSpec = NetworkSpec()
     sampling: CropsSpec | GridSpec = Field(default=CropsSpec(), discriminator="kind")

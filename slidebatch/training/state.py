@@ -23,7 +23,7 @@ from slidebatch.training.spec import TrainSpec
 Row = dict[str, float]
 
 ELSEWHERE: dict[str, Any] = {
-    **dict.fromkeys(("output", "name", "threads", "loaders", "device"), True),
+    **dict.fromkeys(("output", "name", "licence", "threads", "loaders", "device"), True),
     "data": {"path", "images"},
 }
 """Settings that a resumed training may change: where things lie, and who does the work."""
