@@ -46,9 +46,12 @@ class ResultsError(SlidebatchError):
 
 
 class InputError(SlidebatchError):
-    """One input (a slide, a field) is at fault. It is quarantined; the rest goes on."""
+    """One input (a slide, a field) is at fault. A run quarantines it and the rest goes on.
 
-    exit_status = 3
+    Where a command can do nothing without that input, nothing was done: hence its status.
+    """
+
+    exit_status = 2
 
 
 class EnvironmentFault(SlidebatchError):

@@ -38,8 +38,10 @@ def shipped(name: str) -> Path | None:
 
 
 def configs() -> tuple[str, ...]:
-    """Names of the shipped configs of runs, sorted: ("conf/plate.yaml", ...)."""
-    return tuple(sorted(f"conf/{path.name}" for path in (root() / "conf").glob("*.yaml")))
+    """Names of the shipped configs, those of runs first: ("conf/plate.yaml", ..., "conf/train/small_unet.yaml")."""
+    folder = root() / "conf"
+    found = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
+    return tuple(path.relative_to(folder.parent).as_posix() for path in found)
 
 
 def find_config(name: str) -> Path:

@@ -118,7 +118,7 @@ def test_images_of_five_channels_train_a_network_of_five(tmp_path):
     short = {"epochs": 1, "steps_per_epoch": 1, "data": {"holdout": 0}}
     five = {"settings": {"widths": (4, 8), "channels": 5}}
     assert loop.run(settings(folder, tmp_path / "five", network=five, **short)).epoch == 1
-    with pytest.raises(ConfigError, match=r"5 channels and the network 3; set network\.settings\.channels"):
+    with pytest.raises(ConfigError, match=r"channels is 3, but there are images of 5 channels"):
         loop.run(settings(folder, tmp_path / "three", **short))
 
 

@@ -20,6 +20,8 @@ def fitting(stream: TextIO) -> Iterator[Callable[[Any], None]]:
 
         def tell(told: Any) -> None:
             bar.update(task, completed=told.step, total=told.steps, description=f"loss {told.loss:.3f}")
+            if told.note:
+                console.print(told.note)
             if told.row is not None:
                 console.print(line(told.row))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slidebatch.errors import ConfigError
+from slidebatch.errors import ConfigError, ResultsError
 from slidebatch.evaluate.dsb_csv import read_csv
 from slidebatch.evaluate.tables import Shape
 from slidebatch.metrics import LabelImage
@@ -89,7 +89,11 @@ def _results(place: Path) -> Side:
 
 
 def _folder(place: Path) -> Side:
-    files = {p.stem: p for p in sorted(place.iterdir()) if p.suffix in ENDINGS}
+    if (place / "labels.zarr").is_dir() and (place / "work").is_dir():
+        raise ResultsError(f"{place}: results without manifest.json: the run is not finished; give its command again.")
+    # Of two files with one id the ending that comes first in ENDINGS counts, as for oracles and training.
+    found = [p for p in sorted(place.iterdir()) if p.suffix in ENDINGS]
+    files = {p.stem: p for p in sorted(found, key=lambda p: -ENDINGS.index(p.suffix))}
     if not files:
         raise ConfigError(f"{place} holds no label images; expected files with one of {', '.join(ENDINGS)}.")
     folder = Folder(files)

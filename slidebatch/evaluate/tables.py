@@ -80,9 +80,14 @@ def few(names: Iterable[str]) -> str:
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; name a tab-separated table with the column id.")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"{path} is no text table ({error}); name a tab-separated table with the column id."
+        ) from error
     names = list(reader.fieldnames or [])
     if "id" not in names:
         raise ConfigError(f"{path} has columns {', '.join(names)}; it must have a column id, separated by tabs.")

@@ -22,7 +22,7 @@ from torch.nn import functional
 from slidebatch.models.blocks import Up, half_field_px
 
 GROUPS = 8
-"""Groups of a group norm, or one per feature where there are fewer."""
+"""Groups of a group norm; one per feature where the features cannot be shared out so."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),

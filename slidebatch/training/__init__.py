@@ -20,6 +20,9 @@ from slidebatch.training.spec import TrainSpec
 
 __all__ = ["TrainSpec", "train"]
 
+PLACES = ("output", "data.path", "data.images", "network.start")
+"""Settings that are a matter of one machine: cards do not tell them."""
+
 
 def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] | None = None) -> Path | None:
     """Train as a config says (`conf/train/small_unet.yaml`), or go on where the same command was stopped.
@@ -43,4 +46,5 @@ def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] 
     state = run(spec, tell or (lambda _: None))
     if not first_here():
         return None
-    return export(state, spec, f"slidebatch train {config}" + "".join(f" --set {o}" for o in overrides))
+    told = [o for o in overrides if o.split("=")[0] not in PLACES]
+    return export(state, spec, f"slidebatch train {config}" + "".join(f" --set {o}" for o in told))

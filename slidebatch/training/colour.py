@@ -40,7 +40,8 @@ def _intensities(image: Tensor, spec: AugmentSpec, colour: bool, rng: np.random.
     image = _shifted(image, spec, colour, rng)
     if rng.random() < spec.blur_chance:
         sigma = float(rng.uniform(0.3, max(spec.blur_px, 0.3)))
-        image = functional.gaussian_blur(image, [2 * int(np.ceil(2.5 * sigma)) + 1] * 2, [sigma] * 2)
+        reach = min(int(np.ceil(2.5 * sigma)), min(image.shape[1:]) - 1)  # the kernel must fit the crop
+        image = functional.gaussian_blur(image, [2 * reach + 1] * 2, [sigma] * 2)
     if rng.random() < spec.noise_chance:
         noise = rng.standard_normal(tuple(image.shape), np.float32) * np.float32(rng.uniform(0, spec.noise))
         image = image + torch.from_numpy(noise)

@@ -82,7 +82,9 @@ def architecture_of(fitted: Fitted) -> dict[str, Any]:
 
 def history(state: State, spec: TrainSpec, command: str) -> dict[str, Any]:
     """How the weights were made, without the paths of the machine that made them."""
-    settings = spec.model_dump(mode="json", exclude={"output": True, "data": {"path", "images"}})
+    settings = spec.model_dump(mode="json", exclude={"output": True, "licence": True, "data": {"path", "images"}})
+    if spec.network.start is not None:
+        settings["network"]["start"] = Path(spec.network.start).name
     seconds = round(sum(row["seconds"] for row in state.rows))
     return {"command": command, "epochs": state.epoch, "seconds": seconds, "settings": settings}
 

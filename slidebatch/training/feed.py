@@ -38,6 +38,12 @@ class _Numbered(Dataset[Crop]):
 
 def source(examples: Sequence[Example], spec: TrainSpec, channels: int) -> Source:
     """The crops that the settings ask for."""
+    wrong = sorted({e.image.shape[0] for e in examples} - {1, channels})
+    if wrong:
+        raise ConfigError(
+            f"network.settings.channels is {channels}, but there are images of {wrong[0]} channels; set it to that, "
+            "or leave these images out."
+        )
     kind = Crops if isinstance(spec.sampling, CropsSpec) else Grid
     return kind(examples, spec, channels)
 

@@ -5,6 +5,7 @@ A copy, too, is a pure function of the seed and its number; so is the order of t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -19,6 +20,8 @@ from slidebatch.training.colour import recolour
 from slidebatch.training.crops import Crop, finished
 from slidebatch.training.dataset import Example, by_modality
 from slidebatch.training.spec import GridSpec, TrainSpec
+
+log = logging.getLogger(__name__)
 
 Kept = tuple[Tensor, npt.NDArray[np.int32]]
 
@@ -87,6 +90,8 @@ def _chosen(examples: Sequence[Example], spec: TrainSpec) -> list[Example]:
     ]
     if not large:
         raise ConfigError(f"sampling.image_px: no image has {grid.image_px} px (y, x); make it smaller.")
+    if small := len(rows) - len(large):
+        log.warning("%d images smaller than sampling.image_px %s are left out", small, grid.image_px)
     return large[: grid.most]
 
 

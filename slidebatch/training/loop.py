@@ -6,9 +6,10 @@ that state whole; so a training that is killed and started again ends where it w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from slidebatch.errors import ConfigError
 from slidebatch.models import networks
 from slidebatch.models.engines import has_bfloat16
+from slidebatch.store import digest
 from slidebatch.training import record
 from slidebatch.training.dataset import Example, Split, load, split
 from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
@@ -29,16 +31,21 @@ from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import Row, State, begin, restore, save
 
 CHECKPOINT = "checkpoint.pt"
+CLASSES = 3
 
 
 @dataclass(frozen=True)
 class Told:
-    """How far a training is: steps done and in all, the last loss; `row` is the log's where an epoch ended."""
+    """How far a training is: steps done and in all, the last loss; `row` is the log's where an epoch ended.
+
+    note  what is said once, at the start
+    """
 
     step: int
     steps: int
-    loss: float
+    loss: float = math.nan
     row: Row | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,18 +70,32 @@ def run(spec: TrainSpec, tell: Callable[[Told], None] = lambda _: None) -> State
     ConfigError for wrong settings, a training set without images, or a checkpoint of other settings.
     """
     torch.set_num_threads(spec.threads)
-    folder = Path(spec.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = Path(spec.output) / CHECKPOINT
     parts = split(spec.data, spec.seed)
-    if flaw := networks.flaw(networks.architecture(spec.network.name, spec.network.settings)):
-        raise ConfigError(f"network: {spec.network.name} could not be run in patches: {flaw}.")
+    check_network(spec)
     with joined(spec) as ranks:
         precision = dtype(spec.precision, ranks.device.type)
-        state = begin(spec, ranks.device, precision is torch.float16)
-        restore(folder / CHECKPOINT, state, spec)
+        known = spec.network.model_copy(update={"start": None}) if checkpoint.is_file() else spec.network
+        state = begin(spec.model_copy(update={"network": known}), ranks.device, precision is torch.float16)
+        state.images = digest(asdict(parts))
+        restore(checkpoint, state, spec)
         if not state.stopped(spec):
             _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell if ranks.first else lambda _: None))
     return state
+
+
+def check_network(spec: TrainSpec) -> None:
+    """ConfigError for a network that could not be run, or that does not answer with what there are targets for."""
+    architecture = networks.architecture(spec.network.name, spec.network.settings)
+    if flaw := networks.flaw(architecture):
+        raise ConfigError(f"network: {spec.network.name} could not be run in patches: {flaw}.")
+    if architecture.classes != CLASSES:
+        raise ConfigError(
+            f"network.settings.classes is {architecture.classes}; there are targets for {CLASSES}: background, "
+            "nucleus and contour."
+        )
+    if len(spec.loss.class_weights) != CLASSES:
+        raise ConfigError(f"loss.class_weights has {len(spec.loss.class_weights)} weights; give {CLASSES}.")
 
 
 def dtype(precision: str, device: str) -> torch.dtype:
@@ -100,6 +121,13 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
     left = range(state.epoch * course.steps_per_epoch, course.steps)
     stream = batches(crops, spec, left, (course.ranks.rank, course.ranks.ranks))
     network = course.ranks.wrapped(state.network)
+    course.tell(Told(left.start, course.steps, note=counted(parts)))
+    if state.epoch == 0 and spec.network.start is not None:
+        state.rows.append(
+            {"epoch": 0, "loss": math.nan, "learning_rate": 0.0, "seconds": 0.0} | scored(state, held, course)
+        )
+        course.tell(Told(0, course.steps, row=state.rows[-1]))
+    Path(spec.output).mkdir(parents=True, exist_ok=True)
     while not state.stopped(spec):
         row = epoch(state, network, stream, course)
         if state.epoch % spec.score_every == 0 or state.epoch == spec.epochs:
@@ -109,6 +137,12 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
             save(Path(spec.output) / CHECKPOINT, state, spec)
             record.write(Path(spec.output), state.rows)
         course.tell(Told(state.epoch * course.steps_per_epoch, course.steps, row["loss"], row))
+
+
+def counted(parts: Split) -> str:
+    """How many images there are of each kind, in words."""
+    told = f"{len(parts.fit)} images to learn from, {len(parts.held)} held out, {len(parts.excluded)} excluded"
+    return told if parts.held else f"{told}: without held-out ones the last weights are kept, uncalibrated"
 
 
 def epoch(state: State, network: nn.Module, stream: Iterator[Batch], course: Course) -> Row:
@@ -143,7 +177,10 @@ def step(state: State, network: nn.Module, batch: Sequence[torch.Tensor], number
         logits = network(images)
     loss = loss_of(logits.float(), classes.long(), weights, spec.loss)
     if not torch.isfinite(loss):
-        raise ConfigError(f"step {number}: the loss is {float(loss.detach())}; lower optimiser.learning_rate.")
+        raise ConfigError(
+            f"step {number}: the loss is {float(loss.detach())}; lower optimiser.learning_rate, "
+            "and name another output folder."
+        )
     state.optimiser.zero_grad()
     state.scaler.scale(loss).backward()
     if spec.optimiser.clip is not None:

@@ -87,7 +87,14 @@ def _folders(path: Path, spec: DataSpec) -> list[Picture]:
 
 def _label_file(folder: str, id: str, shape: tuple[int, int]) -> Labels:
     truth = Truth(truth_path(folder, id))
-    return truth.read(truth.box).astype(np.int32)
+    return numbered(truth.read(truth.box))
+
+
+def numbered(labels: npt.NDArray[np.int64]) -> Labels:
+    """Label image (Y, X) with its values above 0 as 1, 2, ... in their order; the others are background."""
+    values, places = np.unique(np.maximum(labels, 0), return_inverse=True)
+    first = int(values[0] > 0) if len(values) else 0
+    return (places.reshape(labels.shape) + first).astype(np.int32)
 
 
 # <id>/images/<id>.png and <id>/masks/*.png
@@ -97,9 +104,8 @@ def _bowl(path: Path, spec: DataSpec) -> list[Picture]:
     found = []
     for folder in sorted(f for f in path.iterdir() if (f / "images").is_dir()):
         files = [f for f in sorted((folder / "images").iterdir()) if f.suffix.lower() in ENDINGS]
-        if len(files) != 1 or not (folder / "masks").is_dir():
-            raise InputError(f"{folder}: expected one image in images/ and a folder masks/; found {len(files)} images.")
-        found.append(Picture(folder.name, files[0], partial(_mask_files, folder / "masks")))
+        image = files[0] if len(files) == 1 else folder / "images"  # none or several: left out when it is read
+        found.append(Picture(folder.name, image, partial(_mask_files, folder / "masks")))
     return found
 
 
@@ -117,7 +123,7 @@ def _coco(path: Path, spec: DataSpec) -> list[Picture]:
         images, annotations = told["images"], told["annotations"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"data.path: {path} is no COCO file ({error!r}); it must have images and annotations."
+            f"data.path: {path} is no COCO file ({type(error).__name__}); it must have images and annotations."
         ) from error
     by_image: dict[Any, list[Any]] = {}
     for row in annotations:

@@ -186,4 +186,4 @@ class TrainSpec(Spec):
     )
     threads: PositiveInt = Field(default=2, description="CPU threads of the network.")
     loaders: int = Field(default=1, ge=0, description="Processes that make crops; 0: the training's own.")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)

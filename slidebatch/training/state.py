@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from slidebatch.errors import ConfigError
+from slidebatch.errors import ConfigError, ModelError
 from slidebatch.models import networks
 from slidebatch.models.weights_file import load_weights, weights_path
 from slidebatch.store import write_atomically
@@ -25,6 +25,7 @@ Row = dict[str, float]
 ELSEWHERE: dict[str, Any] = {
     **dict.fromkeys(("output", "name", "licence", "threads", "loaders", "device"), True),
     "data": {"path", "images"},
+    "network": {"start"},
 }
 """Settings that a resumed training may change: where things lie, and who does the work."""
 
@@ -39,6 +40,7 @@ class State:
     since_best  scores in a row that were no better
     falls       how often the schedule `plateau` has lowered the learning rate
     rows        the log, a row for each epoch
+    images      which images are learned from, held out and excluded, as a digest
     """
 
     network: nn.Module
@@ -51,6 +53,7 @@ class State:
     since_best: int = 0
     falls: int = 0
     rows: list[Row] = field(default_factory=list)
+    images: str = ""
 
     def stopped(self, spec: TrainSpec) -> bool:
         """Whether the training is over: all epochs done, or no better score for as long as the settings bear."""
@@ -63,7 +66,12 @@ def begin(spec: TrainSpec, device: torch.device, half: bool = False) -> State:
     network = networks.build(spec.network.name, spec.network.settings)
     if (start := spec.network.start) is not None:
         given = {"weights": start} if start.endswith(".safetensors") else {}
-        load_weights(network, weights_path(start, given), spec.network.name)
+        try:
+            load_weights(network, weights_path(start, given), spec.network.name)
+        except ModelError as error:
+            raise ConfigError(
+                f"network.start: {start} is neither shipped nor weights that fit the network: {error}"
+            ) from error
     network = network.to(device).to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -78,7 +86,10 @@ def save(path: Path, state: State, spec: TrainSpec) -> None:
         "averaged": state.averaged.state_dict(),
         "optimiser": state.optimiser.state_dict(),
         "scaler": state.scaler.state_dict(),
-        **{name: getattr(state, name) for name in ("epoch", "best_score", "best", "since_best", "falls", "rows")},
+        **{
+            name: getattr(state, name)
+            for name in ("epoch", "best_score", "best", "since_best", "falls", "rows", "images")
+        },
     }
     packed = io.BytesIO()
     torch.save(content, packed)
@@ -92,17 +103,30 @@ def restore(path: Path, state: State, spec: TrainSpec) -> None:
     """
     if not path.is_file():
         return
-    content = torch.load(path, weights_only=True, map_location=next(state.network.parameters()).device)
+    content = _read(path, next(state.network.parameters()).device)
     before = grown(content["spec"])
     if before != resumable(spec):
         raise ConfigError(
             f"{path} was made with other settings ({_difference(before, resumable(spec))}); "
             "give those again to resume, or name another output folder."
         )
+    if content.get("images", state.images) != state.images:
+        raise ConfigError(
+            f"{path} was made with other images to learn from, hold out or exclude; give those again to resume, "
+            "or name another output folder."
+        )
     for name in ("network", "averaged", "optimiser", "scaler"):
         getattr(state, name).load_state_dict(content[name])
     for name in ("epoch", "best_score", "best", "since_best", "falls", "rows"):
         setattr(state, name, content[name])
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+    except Exception as error:  # torch raises whatever comes
+        raise ConfigError(f"{path} is no readable checkpoint ({error}); delete it to start again.") from error
+    return content
 
 
 def resumable(spec: TrainSpec) -> str:

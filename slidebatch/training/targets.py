@@ -80,7 +80,8 @@ def _mixed(labels, far):
 def _around(labels, at, rim, reach):
     """Whether anything else is within `rim` of a pixel, and whether two nuclei are within `reach`."""
     far = max(rim, reach)
-    own = first = labels[at]
+    own = labels[at]
+    first = max(own, 0)
     at_rim, other = False, False
     for v in range(max(0, at[0] - far), min(labels.shape[0], at[0] + far + 1)):
         for u in range(max(0, at[1] - far), min(labels.shape[1], at[1] + far + 1)):
@@ -89,7 +90,7 @@ def _around(labels, at, rim, reach):
                 continue
             dy, dx = abs(v - at[0]), abs(u - at[1])
             at_rim |= dy * dy + dx * dx <= rim * rim
-            if seen != 0 and max(dy, dx) <= reach:
+            if seen > 0 and max(dy, dx) <= reach:
                 other |= first != 0 and first != seen
                 first = seen if first == 0 else first
     return at_rim, other
@@ -113,6 +114,6 @@ def _fill(labels, classes):
             for v in range(max(0, y - 1), min(height, y + 2)):
                 for u in range(max(0, x - 1), min(width, x + 2)):
                     seen = labels[v, u]
-                    touches |= seen != own and seen != 0
+                    touches |= seen != own and seen > 0
             if not touches:
                 classes[y, x] = 1

@@ -56,6 +56,8 @@ def read_cases(source: str | Path, truth: str | Path, choice: Choice, overrides:
 def open_maps(source: str | Path, overrides: Sequence[str] = ()) -> MapSource:
     """The class maps that a config's run, a results folder or a folder of maps holds. ConfigError: there are none."""
     place = Path(source)
+    if place.is_dir() and overrides:
+        raise ConfigError(f"--set {overrides[0]} changes a config, and {source} is a folder; name the run's config.")
     if (place / "manifest.json").is_file():
         return _of_results(place, None)
     if place.is_dir():

@@ -15,14 +15,14 @@ def slow_targets(labels: npt.NDArray[np.int32], spec: TargetSpec) -> tuple[np.nd
     def contour(y: int, x: int) -> bool:
         return any(
             (labels[v, u] != labels[y, x] and (v - y) ** 2 + (u - x) ** 2 <= spec.contour_px**2)
-            or (labels[v, u] not in (0, labels[y, x]) and max(abs(v - y), abs(u - x)) <= spec.touching_px)
+            or (labels[v, u] > 0 and labels[v, u] != labels[y, x] and max(abs(v - y), abs(u - x)) <= spec.touching_px)
             for v, u in places
         )
 
     def others(y: int, x: int, reach: int) -> set[int]:
         """Nuclei within `reach` by rows and columns."""
         near = {int(labels[v, u]) for v, u in places if max(abs(v - y), abs(u - x)) <= reach}
-        return near - {0}
+        return {label for label in near if label > 0}
 
     classes, weights = np.zeros(labels.shape, np.uint8), np.ones(labels.shape, np.float32)
     for y, x in places:
