@@ -1,13 +1,9 @@
 """Layers that the dense networks share, and the same networks made ready to answer.
 
-For inference a network is changed into one that computes the same function with less work (`ready`):
-
-* every batch norm is folded into the convolution before it; dropout is left out;
-* a convolution of finer features joined with upsampled coarser ones is parted in two. A 3 x 3 convolution after
-  nearest-neighbour upsampling is one transposed 4 x 4 convolution with stride 2 of the coarse features, whose taps
-  are sums of the nine: four products instead of nine for every output pixel, and no joined copy.
-
-Both are exact but for rounding, at the patch's ends too, where zeros are put around.
+For inference a network is changed into one that computes the same function with less work (`ready`): every batch norm
+is folded into the convolution before it; dropout is left out. A convolution of upsampled features could be parted and
+done before the upsampling, as a transposed one, a fifth faster; but the sums of oneDNN's transposed convolution
+depend on the image's size, and so would a pixel's answer.
 """
 
 from __future__ import annotations
@@ -22,10 +18,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 M = TypeVar("M", bound=nn.Module)
 
-UPSAMPLED = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-"""Taps of the transposed convolution (4) as sums of the taps of a convolution (3) after upsampling by two, on a
-line: output 2 i + t - 1 gets coarse pixel i times tap t."""
-
 
 class Up(nn.Sequential):
     """Layers on the finer features joined with the coarser ones, upsampled by two; the first is a convolution."""
@@ -39,35 +31,6 @@ class Up(nn.Sequential):
         return features
 
 
-class PartedUp(nn.Module):
-    """What `Up` computes, without joining: a convolution of each input, added; `fine` is the first one's features."""
-
-    def __init__(self, up: Up) -> None:
-        super().__init__()
-        joint = up[0]
-        assert isinstance(joint, nn.Conv2d)
-        assert joint.kernel_size == (3, 3)
-        self.fine, self.coarse = parted(joint)
-        self.rest = nn.Sequential(*up[1:])
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        return self.rest(self.fine(fine).add_(self.coarse(coarse)))
-
-
-def parted(joint: nn.Conv2d) -> tuple[nn.Conv2d, nn.ConvTranspose2d]:
-    """A convolution of (fine, upsampled coarse) features as one of each; as many fine features as it gives out."""
-    weight = joint.weight.detach()
-    features = weight.shape[0]
-    fine = nn.Conv2d(features, features, 3, padding=1)
-    coarse = nn.ConvTranspose2d(weight.shape[1] - features, features, 4, stride=2, padding=1, bias=False)
-    with torch.no_grad():
-        fine.weight.copy_(weight[:, :features])
-        assert fine.bias is not None
-        fine.bias.copy_(torch.zeros(features) if joint.bias is None else joint.bias)
-        coarse.weight.copy_(torch.einsum("ak,bl,oikl->ioab", UPSAMPLED, UPSAMPLED, weight[:, features:]))
-    return fine, coarse
-
-
 def ready(network: nn.Module) -> nn.Module:
     """A copy of a network that computes what it does in eval mode, faster; it cannot be trained."""
     made = fold_batch_norm(copy.deepcopy(network))
@@ -76,7 +39,7 @@ def ready(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.Sequential) and not isinstance(child, Up):
                 setattr(module, name, nn.Sequential(*(c for c in child if not _idle(c))))
             elif isinstance(child, Up):
-                setattr(module, name, PartedUp(Up(*(c for c in child if not _idle(c)))))
+                setattr(module, name, Up(*(c for c in child if not _idle(c))))
     return made.eval().requires_grad_(False)
 
 
