@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from ensemble.packed import set_bits
 from slidebatch import instances
-from slidebatch.geometry import Box
+from slidebatch.geometry import Box, whole
 from slidebatch.instances import Instances
 from slidebatch.spec import Spec
 from slidebatch.tiling import Tile, TileGrid, centres
@@ -100,6 +100,13 @@ def extract(window: Window, within: Box, spec: DecodeSpec) -> Instances:
     rows = np.flatnonzero(box[:, 2] > 0)
     cut = _outside(window.labels, inside[0].start, inside[0].stop, inside[1].start, inside[1].stop, n)[rows]
     return _finish(window, within, rows + 1, box[rows], cut, spec)
+
+
+def label_image(maps: Bytes, spec: DecodeSpec) -> npt.NDArray[np.int32]:
+    """The label image (Y, X) int32 that a run makes of a whole image's class maps (K, Y, X) uint8, up to renaming."""
+    box = whole(maps.shape[1:])
+    found = extract(decode_dense(np.ascontiguousarray(maps), box, spec), box, spec)
+    return instances.painted(found, box.shape)
 
 
 def _finish(

@@ -115,3 +115,11 @@ def concatenate(tables: Sequence[Instances]) -> Instances:
     ends = np.cumsum([0] + [int(t.offset[-1]) for t in tables])
     offset = np.concatenate([t.offset[:-1] + end for t, end in zip(tables, ends, strict=False)] + [ends[-1:]])
     return Instances(**columns, offset=offset.astype(np.int64), bits=np.concatenate([t.bits for t in tables]))
+
+
+def painted(found: Instances, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """The label image (Y, X) int32 of nuclei that do not overlap; labels are row numbers from 1."""
+    labels = np.zeros(shape, np.int32)
+    for i in range(len(found)):
+        labels[found.at(i).slices()][found.mask(i)] = i + 1
+    return labels

@@ -13,12 +13,12 @@ from slidebatch import models
 from slidebatch.decode import DecodeSpec, decode_dense
 from slidebatch.errors import InputError, ModelError
 from slidebatch.geometry import Box, whole
+from slidebatch.instances import painted
 from slidebatch.metrics import areas, equal_up_to_renaming
 from slidebatch.models.oracle import Chances
 from slidebatch.models.protocol import Place
 from slidebatch.models.truth import Truth
 from slidebatch.paste import paste
-from slidebatch.training.score import painted
 from tests.support.oracle import bricks, disks, oracle_spec, write_truth
 
 BLANK = np.zeros((1, 1, 1, 1), np.float32)

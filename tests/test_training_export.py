@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 from slidebatch import models
 from slidebatch.cli.app import app
 from slidebatch.config import read
-from slidebatch.decode import DecodeSpec
+from slidebatch.decode import DecodeSpec, label_image
 from slidebatch.metrics import dsb_score
 from slidebatch.models import networks
 from slidebatch.models.spec import ModelSpec
 from slidebatch.training import export, record
 from slidebatch.training.dataset import load
-from slidebatch.training.score import Fitted, decoded, held_out_score, whole_maps
+from slidebatch.training.score import Fitted, held_out_score, whole_maps
 from slidebatch.training.spec import (
     AugmentSpec,
     CropsSpec,
@@ -177,7 +177,7 @@ def test_shipped_network_segments_held_out_images(realdata):
     scores = []
     for example in small:
         maps = whole_maps(lambda a: network.maps(a, ()), example, network.card.margin_px, network.card.stride_px)
-        scores.append(dsb_score(decoded(maps, DecodeSpec()), example.labels))
+        scores.append(dsb_score(label_image(maps, DecodeSpec()), example.labels))
     assert np.mean(scores) > 0.35
 
 

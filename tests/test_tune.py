@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from slidebatch.cli import status_of
 from slidebatch.config import load
-from slidebatch.decode import DecodeSpec
+from slidebatch.decode import DecodeSpec, label_image
 from slidebatch.errors import ConfigError, InputError
 from slidebatch.evaluate import Column
 from slidebatch.metrics import dsb_score, equal_up_to_renaming
@@ -20,7 +20,7 @@ from slidebatch.tuning import Choice, TuneSpec, tune
 from slidebatch.tuning.cases import open_maps
 from slidebatch.tuning.crossfit import deal
 from slidebatch.tuning.space import SPACE
-from slidebatch.tuning.trial import MEASURES, Case, labels_of, score_cases, scorer, with_settings
+from slidebatch.tuning.trial import MEASURES, Case, score_cases, scorer, with_settings
 from tests.support.oracle import disks
 from tests.support.runs import config, run, write_slides
 from tests.support.runs import labels_of as painted
@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_settings(folders):
         maps, truth = (np.load(folders / kind / f"{image}.npy") for kind in ("maps", "truth"))
         expected = {"before": BASE, "cross-fitted": with_settings(BASE, settings[image]), "after": found.decode}
         for name, spec in expected.items():
-            assert found.scores[name][row, MEASURES.index("dsb")] == dsb_score(labels_of(maps, spec), truth)
+            assert found.scores[name][row, MEASURES.index("dsb")] == dsb_score(label_image(maps, spec), truth)
 
 
 def test_a_fold_never_sees_its_own_images(folders):
@@ -219,7 +219,7 @@ def test_a_run_is_tuned_and_takes_the_settings(tmp_path, capsys):
     source = open_maps(tmp_path / "out")
     assert source.base == settings.decode
     for name in truths:
-        assert equal_up_to_renaming(labels_of(source.read(name), source.base), painted(tmp_path / "out", name))
+        assert equal_up_to_renaming(label_image(source.read(name), source.base), painted(tmp_path / "out", name))
     conf, section, told = write_config(tmp_path / "conf.yaml", settings), tmp_path / "decode.yaml", tmp_path / "t.json"
     quick = ["--sampler", "grid", "--settings", "min_area_px,grow_px", "--folds", "3", "--resamples", "50"]
     where = [str(conf), str(tmp_path / "truth"), "--yaml", str(section), "--json", str(told)]

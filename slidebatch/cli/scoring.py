@@ -37,8 +37,8 @@ SOME_MISSING = 3
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """What `evaluate` may be told."""
+class Options:
+    """What both commands may be told."""
 
     subset: Subset = None
     groups: Groups = None
@@ -49,6 +49,12 @@ class EvaluateOptions:
     resamples: Resamples = 2000
     seed: Seed = 0
     json: Json = None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """What `evaluate` may be told."""
+
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write one row per image here.")] = None
 
 
@@ -79,26 +85,17 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(Options):
     """What `tune` may be told."""
 
     set_: Set = None
-    subset: Subset = None
-    groups: Groups = None
-    column: Heading = None
-    clusters: Clusters = None
-    cluster: Cluster = None
-    shapes: Shapes = None
     measure: Annotated[str, typer.Option(help="What is made large: dsb, ap50, f1, seg, pq or aji.")] = "dsb"
     settings: Annotated[str | None, typer.Option(help="Settings to tune, by commas.  [default: all]")] = None
     sampler: Annotated[Literal["auto", "optuna", "grid"], typer.Option(help="How settings are tried.")] = "auto"
     trials: Annotated[int, typer.Option(min=1, help="Settings that optuna tries in each search.")] = 60
     folds: Annotated[int, typer.Option(min=2, help="Parts that the groups are dealt into.")] = 5
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: one a core]")] = None
-    resamples: Resamples = 2000
-    seed: Seed = 0
     yaml: Annotated[Path | None, typer.Option("--yaml", help="Also write the section decode here.")] = None
-    json: Json = None
 
 
 @app.command()

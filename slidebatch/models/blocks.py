@@ -36,10 +36,8 @@ def ready(network: nn.Module) -> nn.Module:
     made = fold_batch_norm(copy.deepcopy(network))
     for module in list(made.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Sequential) and not isinstance(child, Up):
-                setattr(module, name, nn.Sequential(*(c for c in child if not _idle(c))))
-            elif isinstance(child, Up):
-                setattr(module, name, Up(*(c for c in child if not _idle(c))))
+            if isinstance(child, nn.Sequential):
+                setattr(module, name, type(child)(*(c for c in child if not _idle(c))))
     return made.eval().requires_grad_(False)
 
 

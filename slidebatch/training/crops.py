@@ -56,11 +56,17 @@ def finished(image: Tensor, labels: npt.NDArray[np.int32], spec: TrainSpec, chan
 
 def fitted(image: Tensor, channels: int) -> Tensor:
     """An image (C, Y, X) with as many channels as the network: one is repeated. ConfigError for other numbers."""
-    if image.shape[0] not in (1, channels):
-        raise ConfigError(
-            f"images have {image.shape[0]} channels and the network {channels}; set network.settings.channels."
-        )
+    check_channels(image.shape[0], channels)
     return image.expand(channels, -1, -1)
+
+
+def check_channels(found: int, channels: int) -> None:
+    """ConfigError where a network of `channels` cannot take an image of as many as `found`."""
+    if found not in (1, channels):
+        raise ConfigError(
+            f"network.settings.channels is {channels}, but there are images of {found} channels; set it to that, "
+            "or leave these images out."
+        )
 
 
 def chances(examples: Sequence[Example], spec: TrainSpec) -> npt.NDArray[np.float64]:

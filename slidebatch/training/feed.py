@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from slidebatch.errors import ConfigError
 from slidebatch.models.networks import Architecture
-from slidebatch.training.crops import Crop, Crops
+from slidebatch.training.crops import Crop, Crops, check_channels
 from slidebatch.training.dataset import Example
 from slidebatch.training.grid import Grid
 from slidebatch.training.spec import CropsSpec, TrainSpec
@@ -38,12 +38,8 @@ class _Numbered(Dataset[Crop]):
 
 def source(examples: Sequence[Example], spec: TrainSpec, channels: int) -> Source:
     """The crops that the settings ask for."""
-    wrong = sorted({e.image.shape[0] for e in examples} - {1, channels})
-    if wrong:
-        raise ConfigError(
-            f"network.settings.channels is {channels}, but there are images of {wrong[0]} channels; set it to that, "
-            "or leave these images out."
-        )
+    for example in examples:  # here rather than in a loader, where an error is a traceback
+        check_channels(example.image.shape[0], channels)
     kind = Crops if isinstance(spec.sampling, CropsSpec) else Grid
     return kind(examples, spec, channels)
 

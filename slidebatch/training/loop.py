@@ -23,7 +23,7 @@ from slidebatch.store import digest
 from slidebatch.training import record
 from slidebatch.training.dataset import Example, Split, load, split
 from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
-from slidebatch.training.losses import loss_of
+from slidebatch.training.losses import check_weights, loss_of
 from slidebatch.training.optimise import average, rate
 from slidebatch.training.ranks import Ranks, joined
 from slidebatch.training.score import Fitted, held_out_score
@@ -94,8 +94,7 @@ def check_network(spec: TrainSpec) -> None:
             f"network.settings.classes is {architecture.classes}; there are targets for {CLASSES}: background, "
             "nucleus and contour."
         )
-    if len(spec.loss.class_weights) != CLASSES:
-        raise ConfigError(f"loss.class_weights has {len(spec.loss.class_weights)} weights; give {CLASSES}.")
+    check_weights(spec.loss, CLASSES)
 
 
 def dtype(precision: str, device: str) -> torch.dtype:

@@ -15,17 +15,22 @@ def loss_of(logits: Tensor, classes: Tensor, weights: Tensor, spec: LossSpec) ->
     logits (N, K, Y, X) float32, classes (N, Y, X) int64, weights (N, Y, X) float32, 0 for what does not count.
     ConfigError where there are not K class weights.
     """
-    if len(spec.class_weights) != logits.shape[1]:
-        raise ConfigError(
-            f"loss.class_weights has {len(spec.class_weights)} weights and the network {logits.shape[1]} classes; "
-            "give one each, background first."
-        )
+    check_weights(spec, logits.shape[1])
     loss = logits.new_zeros(())
     if spec.entropy:
         loss = loss + spec.entropy * entropy(logits, classes, weights, logits.new_tensor(spec.class_weights))
     if spec.dice:
         loss = loss + spec.dice * (1 - dice(logits, classes, weights))
     return loss
+
+
+def check_weights(spec: LossSpec, classes: int) -> None:
+    """ConfigError where there is not one class weight for each class."""
+    if len(spec.class_weights) != classes:
+        raise ConfigError(
+            f"loss.class_weights has {len(spec.class_weights)} weights and the network {classes} classes; "
+            "give one each, background first."
+        )
 
 
 def entropy(logits: Tensor, classes: Tensor, weights: Tensor, by_class: Tensor) -> Tensor:

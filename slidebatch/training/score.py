@@ -11,9 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from slidebatch.decode import DecodeSpec, decode_dense, extract
-from slidebatch.geometry import whole
-from slidebatch.instances import Instances
+from slidebatch.decode import DecodeSpec, label_image
 from slidebatch.metrics import dsb_score
 from slidebatch.models.networks import Architecture
 from slidebatch.training.crops import fitted
@@ -68,24 +66,10 @@ def whole_maps(forward: Forward[T], example: Example, margin_px: int, stride_px:
     return forward(np.ascontiguousarray(padded[None]))[0, :, before : before + height, before : before + width]
 
 
-def decoded(maps: Maps, spec: DecodeSpec) -> npt.NDArray[np.int32]:
-    """The label image (Y, X) int32 that the decoder makes of class maps (K, Y, X)."""
-    box = whole(maps.shape[1:])
-    return painted(extract(decode_dense(np.ascontiguousarray(maps), box, spec), box, spec), box.shape)
-
-
-def painted(found: Instances, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """The label image (Y, X) int32 of nuclei that do not overlap; labels are row numbers from 1."""
-    labels = np.zeros(shape, np.int32)
-    for i in range(len(found)):
-        labels[found.at(i).slices()][found.mask(i)] = i + 1
-    return labels
-
-
 def judged(maps: Maps, example: Example, spec: DecodeSpec = DEFAULT) -> float:
     """Data Science Bowl score of an image's class maps; what does not count is blank on both sides."""
     counts = example.labels != IGNORED
-    return dsb_score(decoded(maps, spec) * counts, example.labels * counts)
+    return dsb_score(label_image(maps, spec) * counts, example.labels * counts)
 
 
 def held_out_score(

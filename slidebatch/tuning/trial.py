@@ -18,13 +18,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from slidebatch.decode import DecodeSpec, decode_dense, extract
-from slidebatch.geometry import whole
+from slidebatch.decode import DecodeSpec, label_image
 from slidebatch.metrics import Scores, scores
 from slidebatch.tuning.space import Settings
 
 Maps = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 MEASURES = ("dsb", "ap50", "f1", "seg", "pq", "aji")
@@ -49,16 +47,6 @@ Score = Callable[[Settings], Floats]
 """Settings -> (N, M) scores: images in order, measures as in `MEASURES`."""
 
 
-def labels_of(maps: Maps, spec: DecodeSpec) -> Labels:
-    """The label image (Y, X) int32 that a run makes of class maps (K, Y, X) uint8, up to renaming."""
-    box = whole(maps.shape[1:])
-    found = extract(decode_dense(maps, box, spec), box, spec)
-    labels = np.zeros(box.shape, np.int32)
-    for i in range(len(found)):
-        labels[found.at(i).slices()][found.mask(i)] = i + 1
-    return labels
-
-
 def row_of(found: Scores) -> tuple[float, ...]:
     """The measures of an image, in the order of `MEASURES`."""
     half = found.half
@@ -67,7 +55,7 @@ def row_of(found: Scores) -> tuple[float, ...]:
 
 def score_cases(cases: Sequence[Case], spec: DecodeSpec) -> Floats:
     """Scores (N, M) of images under one spec. No images: (0, M)."""
-    rows = [row_of(scores(labels_of(c.maps, spec), c.truth)) for c in cases]
+    rows = [row_of(scores(label_image(c.maps, spec), c.truth)) for c in cases]
     return np.array(rows, np.float64).reshape(len(cases), len(MEASURES))
 
 
