@@ -147,13 +147,13 @@ def _resolve(node: Schema, schema: Schema) -> Schema:
 
 
 def _options(node: Schema, schema: Schema) -> Iterator[Schema]:
-    """The node itself, or what its `anyOf` offers."""
+    """The node itself, or what its `anyOf` or `oneOf` offers."""
     node = _resolve(node, schema)
-    if "anyOf" in node:
-        for option in node["anyOf"]:
-            yield from _options(option, schema)
-    else:
+    offered = node.get("anyOf", node.get("oneOf"))
+    if offered is None:
         yield node
+    for option in offered or ():
+        yield from _options(option, schema)
 
 
 def _properties(node: Schema, schema: Schema) -> dict[str, Schema]:

@@ -201,6 +201,14 @@ def test_csvs_alone_need_shapes(folders, tmp_path):
     assert evaluate(ours, ours, shapes=tmp_path / "index.tsv").means["all"]["dsb"] == 1.0
 
 
+def test_a_missing_image_of_a_csv_scores_zero(folders, tmp_path):
+    """An image that only a CSV without shapes has scores 0, with all its nuclei missed."""
+    truth = write_csv(tmp_path / "truth.csv", IMAGES)
+    found = evaluate(folders[0], truth)
+    assert found.missing == ("c",)
+    assert [(s.fn, s.dsb) for s in found.images if s.slide == "c"] == [(len(metrics.areas(IMAGES["c"])), 0.0)]
+
+
 def test_a_blank_image_of_a_csv_is_blank(tmp_path):
     """A row without runs is an image without nuclei: found empty it scores 1; images called Ignored are left out."""
     blank = {"e": np.zeros((5, 6), int)}
@@ -227,6 +235,24 @@ def test_wrong_runs_are_refused(tmp_path, runs, words):
     path.write_text("ImageId,EncodedPixels\n" + "".join(f"e,{r}\n" for r in runs))
     with pytest.raises(InputError, match=words):
         open_side(path).read("e", (5, 6))
+
+
+def test_what_is_no_csv_is_refused(tmp_path):
+    """Bytes that are no text are one clear sentence."""
+    path = tmp_path / "wrong.csv"
+    path.write_bytes("ImageId,EncodedPixels\né,1 1\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"wrong\.csv is no CSV in UTF-8"):
+        open_side(path)
+
+
+def test_a_file_that_cannot_be_written_is_refused_first(folders, tmp_path, capsys):
+    """Where scores cannot be written is told before any work is done, and nothing is left behind."""
+    where = ["evaluate", *map(str, folders), "--csv", str(tmp_path / "new.csv"), "--json"]
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "scores.json"):
+        assert status_of([*where, str(path)]) == 2
+        assert f"{path} cannot be written" in capsys.readouterr().err
+    assert not (tmp_path / "new.csv").exists()
 
 
 def test_sizes_must_agree(folders):

@@ -247,14 +247,16 @@ def test_other_families_know_no_engines(tmp_path):
 @pytest.mark.realdata
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_engines_give_one_answer_within_the_stated_tolerance(choice, realdata):
-    """On real images maps differ from the plain network's by at most 1 grey level of 255 in float32, 12 in bfloat16."""
+    """On real images maps differ from the plain network's by at most 1 grey level of 255 in float32; in bfloat16
+    by at most 24, and by more than 2 in one byte of 200."""
     network = models.load(ModelSpec(engine=choice.engine, precision=choice.precision))
     plain = networks.build("small_unet", {})
     load_weights(plain, SHIPPED / "small_unet.safetensors", "small_unet")
     for example in small_examples(realdata):
         patch = np.ascontiguousarray(example.normalised()[None, :, :256, :256])
         off = network.maps(patch).astype(int) - class_maps(plain.eval(), patch).astype(int)
-        assert np.abs(off).max() <= (1 if choice.precision == "float32" else 12)
+        assert np.abs(off).max() <= (1 if choice.precision == "float32" else 24)
+        assert np.mean(np.abs(off) > 2) <= 0.005
 
 
 def small_examples(realdata):

@@ -145,6 +145,13 @@ def test_wrong_architectures_are_named(tmp_path):
         networks.build("unett", {})
     with pytest.raises(ModelError, match=r"depth is no setting of unet .*activation: .*norm"):
         networks.architecture("unet", {"depth": 3, "activation": "tanh", "norm": 1})
+    for name, settings in (
+        ("simple_conv", {"channels": 0}),
+        ("small_unet", {"classes": -1}),
+        ("unet", {"widths": [0]}),
+    ):
+        with pytest.raises(ModelError, match=r"(channels|classes|widths\.0): Input should be greater than 0"):
+            networks.architecture(name, settings)
     with pytest.raises(ModelError, match="multiples of 8 px"):
         networks.architecture("small_unet_dense", {"patch_px": [60, 80]})
     path = write(tmp_path, "unet", {"widths": [8, 8]})

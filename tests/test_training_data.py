@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from slidebatch.config import read
 from slidebatch.errors import ConfigError
 from slidebatch.evaluate.tables import Column, read_column
 from slidebatch.metrics import equal_up_to_renaming
 from slidebatch.training import loop
 from slidebatch.training.dataset import ALL, IGNORED, by_modality, cleaned, load, split
 from slidebatch.training.readers import find
-from slidebatch.training.spec import DataSpec
+from slidebatch.training.spec import DataSpec, TrainSpec
 from tests.support.oracle import bricks, disks
 from tests.support.training_sets import (
     packed,
@@ -284,6 +286,17 @@ def test_wrong_settings_are_named(dataset, more, told):
     path = dataset / more["path"] if more.get("path") == "validation.txt" else more.get("path", dataset)
     with pytest.raises(ConfigError, match=told):
         split(data(path, **{k: v for k, v in more.items() if k != "path"}), seed=0)
+
+
+def test_choices_with_a_kind_say_what_may_be_written():
+    """A fault below `sampling`, which is of one of two kinds, names what is allowed there."""
+    for change, told in {
+        "sampling.crop_px=abc": "found 'abc'; expected a whole number of at least 16 (pixels)",
+        "sampling.crop=3": "did you mean sampling.crop_px (pixels)?",
+        "sampling.kind=foo": "expected a section with the keys kind, crop_px",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            read(TrainSpec, "conf/train/small_unet.yaml", [change])
 
 
 def test_a_modality_without_images_is_named(dataset):

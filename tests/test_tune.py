@@ -199,6 +199,9 @@ def test_wrong_inputs_are_refused(folders, tmp_path):
     np.save(folders / "maps" / "i0.npy", np.zeros((5, 5), np.float32))
     with pytest.raises(InputError, match="class maps are uint8"):
         tune(folders / "maps", truth, None, QUICK)
+    (folders / "maps" / "i0.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(InputError, match=r"i0\.npy: no class maps can be read"):
+        tune(folders / "maps", truth, None, QUICK)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no class maps"):
         tune(tmp_path / "empty", truth, None, QUICK)

@@ -76,6 +76,7 @@ def evaluate(
     """
     from slidebatch.evaluate import evaluate as judge
 
+    _make_room(options.json, options.csv)
     how = _bootstrap(options)
     judged = judge(predicted, truth, options.subset, _column(options.groups, options.column), how, options.shapes)
     _write(options.json, judged.to_json() + "\n")
@@ -115,6 +116,7 @@ def tune(
     from slidebatch.tuning import Choice, TuneSpec
     from slidebatch.tuning import tune as search
 
+    _make_room(options.yaml, options.json)
     choice = Choice(
         subset=options.subset,
         groups=_column(options.groups, options.column),
@@ -152,7 +154,19 @@ def _bootstrap(options: EvaluateOptions) -> Bootstrap:
     return Bootstrap(_column(options.clusters, options.cluster), options.resamples, options.seed)
 
 
+def _make_room(*paths: Path | None) -> None:
+    """Make the folders of files to be written. ConfigError, before any work is done, where one cannot be written."""
+    for path in filter(None, paths):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = path.exists()
+            path.open("ab").close()
+            if not kept:  # an empty file would look like a result
+                path.unlink()
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written ({error.strerror}); name another file.") from error
+
+
 def _write(path: Path | None, text: str) -> None:
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,20 +64,27 @@ class Runs:
 
 
 def read_csv(path: Path) -> Runs:
-    """Read a CSV. InputError where the columns ImageId and EncodedPixels are missing or a shape is no number."""
+    """Read a CSV. InputError: no text, the columns ImageId and EncodedPixels are missing, or a shape is no number."""
     csv.field_size_limit(sys.maxsize)  # a large nucleus has more runs than the default of 131,072 letters holds
     nuclei: dict[str, list[str]] = {}
     shapes: dict[str, Shape] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"ImageId", "EncodedPixels"} <= set(reader.fieldnames or []):
-            raise InputError(
-                f"{path} has columns {', '.join(reader.fieldnames or [])}; expected ImageId and EncodedPixels."
-            )
-        for row in reader:
-            if row.get("Usage") != "Ignored":
-                _add(path, row, nuclei, shapes)
+    for row in _rows(path):
+        if row.get("Usage") != "Ignored":
+            _add(path, row, nuclei, shapes)
     return Runs(path, nuclei, shapes)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"ImageId", "EncodedPixels"} <= set(reader.fieldnames or []):
+                raise InputError(
+                    f"{path} has columns {', '.join(reader.fieldnames or [])}; expected ImageId and EncodedPixels."
+                )
+            yield from reader
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV in UTF-8 ({error}); save it as one.") from error
 
 
 def _add(path: Path, row: dict[str, str], nuclei: dict[str, list[str]], shapes: dict[str, Shape]) -> None:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from slidebatch.errors import InputError
 from slidebatch.evaluate.intervals import Bootstrap
 from slidebatch.evaluate.scores import Evaluation, ImageScore, image_score, missing_score
 from slidebatch.evaluate.sides import Side, open_side
 from slidebatch.evaluate.tables import Column, few, of_all, read_column, read_ids, read_shapes
 from slidebatch.metrics import LabelImage, scores
-from slidebatch.metrics.overlaps import overlap
 
 
 def evaluate(
@@ -112,7 +109,5 @@ def label_images(image: str, ours: Side, theirs: Side) -> tuple[LabelImage, Labe
 
 def _score(image: str, groups: tuple[str, str], ours: Side, theirs: Side) -> ImageScore:
     if image not in ours.ids:
-        truth = theirs.read(image, None)
-        nothing = np.broadcast_to(np.uint8(0), tuple(truth.shape))
-        return missing_score(image, *groups, truth=len(overlap(nothing, truth).truth_label))
+        return missing_score(image, *groups, truth=theirs.count(image))
     return image_score(image, *groups, scores(*label_images(image, ours, theirs)))

@@ -10,6 +10,7 @@ from slidebatch.errors import ConfigError, ResultsError
 from slidebatch.evaluate.dsb_csv import read_csv
 from slidebatch.evaluate.tables import Shape
 from slidebatch.metrics import LabelImage
+from slidebatch.metrics.overlaps import nuclei
 from slidebatch.models.truth import ENDINGS, Truth
 
 
@@ -22,6 +23,7 @@ class Side:
     asked   images that somebody set out to label here (those of a run, failed ones too); None: nobody says
     read    the lazy label image (Y, X) of an id; a CSV's needs its shape
     shape   what is known of an id's shape without the other side: (Y, X), or None
+    count   nuclei of an id
     """
 
     name: str
@@ -29,6 +31,7 @@ class Side:
     asked: frozenset[str] | None
     read: Callable[[str, Shape | None], LabelImage]
     shape: Callable[[str], Shape | None]
+    count: Callable[[str], int]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Folder:
 
     def shape(self, image: str) -> Shape:
         return self._open(image).box.shape
+
+    def count(self, image: str) -> int:
+        return nuclei(self.read(image))
 
     def _open(self, image: str) -> Truth:
         if image not in self.opened:
@@ -85,7 +91,7 @@ def _results(place: Path) -> Side:
         y, x = results.labels(image).shape
         return y, x
 
-    return Side(str(place), done, frozenset(results.names), read, shape_of)
+    return Side(str(place), done, frozenset(results.names), read, shape_of, lambda i: nuclei(results.labels(i)))
 
 
 def _folder(place: Path) -> Side:
@@ -97,7 +103,7 @@ def _folder(place: Path) -> Side:
     if not files:
         raise ConfigError(f"{place} holds no label images; expected files with one of {', '.join(ENDINGS)}.")
     folder = Folder(files)
-    return Side(str(place), frozenset(files), None, folder.read, folder.shape)
+    return Side(str(place), frozenset(files), None, folder.read, folder.shape, folder.count)
 
 
 def _csv(place: Path, shapes: Mapping[str, Shape]) -> Side:
@@ -113,4 +119,4 @@ def _csv(place: Path, shapes: Mapping[str, Shape]) -> Side:
             )
         return runs.labels(image, wanted)
 
-    return Side(str(place), frozenset(runs.nuclei), None, read, known.get)
+    return Side(str(place), frozenset(runs.nuclei), None, read, known.get, lambda i: len(runs.nuclei[i]))

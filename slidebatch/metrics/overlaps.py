@@ -86,6 +86,12 @@ def overlap(pred: LabelImage, truth: LabelImage) -> Overlap:
     return Overlap(p[both], t[both], shared[both], *_areas(p, shared), *_areas(t, shared))
 
 
+def nuclei(labels: LabelImage) -> int:
+    """How many nuclei a label image (Y, X) has, read by bands of rows."""
+    nothing = np.broadcast_to(np.uint8(0), tuple(labels.shape))
+    return len(overlap(nothing, labels).truth_label)
+
+
 def areas(labels: Labels) -> dict[int, int]:
     """Pixels of each nucleus, by label, ascending; background left out."""
     values, counts = np.unique(labels[labels > 0], return_counts=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 
@@ -19,9 +19,9 @@ class Architecture:
     dropout   share of features that training leaves out after each convolution
     """
 
-    channels: int = 3
-    classes: int = 3
-    widths: Annotated[tuple[int, ...], Field(min_length=1)] = (16, 32, 32, 16)
+    channels: PositiveInt = 3
+    classes: PositiveInt = 3
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 32, 16)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property

@@ -11,10 +11,12 @@ the pixels within half a receptive field around it, and on nothing else of the p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,9 +32,9 @@ class Architecture:
     widths    features at each scale, finest first; one pooling between neighbours
     """
 
-    channels: int = 3
-    classes: int = 3
-    widths: tuple[int, ...] = (16, 32, 64, 128)
+    channels: PositiveInt = 3
+    classes: PositiveInt = 3
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64, 128)
 
     @property
     def stride_px(self) -> int:

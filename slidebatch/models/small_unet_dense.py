@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,13 +36,13 @@ class Architecture:
     dropout     share of the hidden values that training leaves out
     """
 
-    channels: int = 3
-    classes: int = 3
-    widths: Annotated[tuple[int, ...], Field(min_length=2)] = (16, 32, 64, 128)
-    patch_px: tuple[int, int] = (64, 80)
+    channels: PositiveInt = 3
+    classes: PositiveInt = 3
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (16, 32, 64, 128)
+    patch_px: tuple[PositiveInt, PositiveInt] = (64, 80)
     overlap_px: Annotated[int, Field(ge=0)] = 8
-    squeezed: Annotated[int, Field(ge=1)] = 16
-    hidden: Annotated[int, Field(ge=1)] = 256
+    squeezed: PositiveInt = 16
+    hidden: PositiveInt = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
     def __post_init__(self) -> None:

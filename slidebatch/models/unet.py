@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,9 +44,9 @@ class Architecture:
     overlap_px  thrown away at each side of a patch in place of half the receptive field; None: all of that
     """
 
-    channels: int = 3
-    classes: int = 3
-    widths: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
+    channels: PositiveInt = 3
+    classes: PositiveInt = 3
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
     activation: Literal["relu", "elu", "selu"] = "relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     norm: Literal["none", "batch", "group"] = "batch"

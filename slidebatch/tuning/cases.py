@@ -96,7 +96,10 @@ def _of_folder(place: Path) -> MapSource:
 
 
 def _read(path: Path) -> Maps:
-    found = np.load(path) if path.suffix == ".npy" else np.asarray(open_array(path)[:])
+    try:
+        found = np.load(path) if path.suffix == ".npy" else np.asarray(open_array(path)[:])
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: no class maps can be read ({error}); write it again or take it away.") from error
     if found.ndim != 3 or found.dtype != np.uint8 or not len(found):
         raise InputError(f"{path}: found {found.dtype} of shape {found.shape}; class maps are uint8 (K, Y, X).")
     return np.ascontiguousarray(found)
