@@ -248,7 +248,7 @@ def test_other_families_know_no_engines(tmp_path):
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_engines_give_one_answer_within_the_stated_tolerance(choice, realdata):
     """On real images maps differ from the plain network's by at most 1 grey level of 255 in float32; in bfloat16
-    by at most 24, and by more than 2 in one byte of 200."""
+    by at most 24, and by more than 2 in one byte of 100."""
     network = models.load(ModelSpec(engine=choice.engine, precision=choice.precision))
     plain = networks.build("small_unet", {})
     load_weights(plain, SHIPPED / "small_unet.safetensors", "small_unet")
@@ -256,7 +256,7 @@ def test_engines_give_one_answer_within_the_stated_tolerance(choice, realdata):
         patch = np.ascontiguousarray(example.normalised()[None, :, :256, :256])
         off = network.maps(patch).astype(int) - class_maps(plain.eval(), patch).astype(int)
         assert np.abs(off).max() <= (1 if choice.precision == "float32" else 24)
-        assert np.mean(np.abs(off) > 2) <= 0.005
+        assert np.mean(np.abs(off) > 2) <= 0.01
 
 
 def small_examples(realdata):
