@@ -19,10 +19,13 @@ cd "${PBS_O_WORKDIR:-$PWD}"
 
 # The engine runs in the background, because the shell's trap acts only while the shell waits: PBS sends
 # SIGTERM at the time limit and SIGKILL about ten seconds later, and in between the engine must be told.
+# The trap stands first: a signal that comes while the engine starts is handed on as soon as there is one.
+engine=
+stopped=0
+trap 'stopped=1; [ -z "$engine" ] || kill -TERM "$engine" 2>/dev/null || true' TERM INT
 "${SLIDEBATCH:-slidebatch}" run "$CONFIG" &
 engine=$!
-stopped=0
-trap 'stopped=1; kill -TERM "$engine" 2>/dev/null || true' TERM INT
+[ "$stopped" = 0 ] || kill -TERM "$engine" 2>/dev/null || true
 
 # A trap ends `wait` early, with the signal's status: wait again for the engine's own.
 status=0
