@@ -49,17 +49,25 @@ def in_flight(work: Path, stage: str) -> bool:
 
 
 def kill_inside(process: subprocess.Popen[bytes], work: Path, stage: str) -> bool:
-    """SIGKILL the whole run while a task of the stage is in flight; False if the run ended first.
+    """SIGKILL the whole run while a task of the stage is in flight; False if the run ended first."""
+    hit = signal_inside(process, work, stage, signal.SIGKILL)
+    if hit:
+        process.wait()
+    return hit
 
-    The run is stopped before the look that counts, so that nothing can end between the look and the kill.
+
+def signal_inside(process: subprocess.Popen[bytes], work: Path, stage: str, number: signal.Signals) -> bool:
+    """Signal the whole run while a task of the stage is in flight; False if the run ended first.
+
+    The run is stopped before the look that counts, so that nothing can end between the look and the signal.
     """
     deadline = time.monotonic() + PATIENCE_S
     while process.poll() is None and time.monotonic() < deadline:
         if in_flight(work, stage):
             os.killpg(process.pid, signal.SIGSTOP)
             if in_flight(work, stage):
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                os.killpg(process.pid, number)
+                os.killpg(process.pid, signal.SIGCONT)
                 return True
             os.killpg(process.pid, signal.SIGCONT)
         time.sleep(0.0005)
@@ -100,10 +108,7 @@ def test_an_interrupt_leaves_a_resumable_state(tmp_path, executor):
     run(config(tmp_path, "calm"))
     settings = write_config(tmp_path, "stopped", executor=executor)
     process = start(settings)
-    deadline = time.monotonic() + PATIENCE_S
-    while not in_flight(tmp_path / "stopped" / "work", "infer") and time.monotonic() < deadline:
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGINT)
+    assert signal_inside(process, tmp_path / "stopped" / "work", "infer", signal.SIGINT)
     _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Traceback" not in told.decode()
