@@ -29,7 +29,7 @@ CONFIG = "conf/train/system_a.yaml"
 LESS = ("network.name=small_unet", "network.settings={}")
 SMALL = ("network.settings={patch_px: [32, 40], overlap_px: 4, dropout: 0.3}",)
 TINY = ("network.settings={widths: [16, 32, 64], patch_px: [16, 20], overlap_px: 4, dropout: 0.3}",)
-WHOLE = ("network.settings={patch_px: [512, 640], overlap_px: 64, squeezed: 2, dropout: 0.3}", "batch=1")
+WHOLE = ("network.settings={patch_px: [512, 640], overlap_px: 128, squeezed: 2, dropout: 0.3}", "batch=1")
 
 ROWS: dict[str, tuple[str, ...]] = {
     "base": (),
