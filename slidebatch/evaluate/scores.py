@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slidebatch.evaluate.intervals import Bootstrap, Floats, ratio_intervals
+from slidebatch.evaluate.text import described, means_table
 from slidebatch.metrics import DSB_THRESHOLDS, Scores
 
 if TYPE_CHECKING:
@@ -172,14 +173,10 @@ class Evaluation:
 
     def to_text(self) -> str:
         """A table to read: main means, a line for each heading, with intervals below."""
-        from slidebatch.evaluate.text import means_table
-
         return means_table(self)
 
     def describe(self) -> str:
         """`to_text`, rates, AP by threshold, and the notes."""
-        from slidebatch.evaluate.text import described
-
         return described(self)
 
 

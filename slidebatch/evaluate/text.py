@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from slidebatch.metrics import DSB_THRESHOLDS
-
-if TYPE_CHECKING:
-    from slidebatch.evaluate.scores import Evaluation
 
 SHOWN = ("dsb", "ap50", "f1", "seg", "pq", "aji")
 RATES = ("ap75", "precision", "recall", "sq", "rq", "f1_pooled", "seg_pooled")
 COUNTED = ("images", "truth", "predicted", "merged", "split")
 
 
-def means_table(evaluation: Evaluation) -> str:
+class Judged(Protocol):
+    """What is shown of an evaluation; `scores.Evaluation` says what each part holds."""
+
+    @property
+    def means(self) -> dict[str, dict[str, float]]: ...
+    @property
+    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]: ...
+    @property
+    def ap(self) -> dict[str, dict[float, float]]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def means_table(evaluation: Judged) -> str:
     """Counts and main means of every heading; below each, 95 % intervals where there are any."""
     rows = [["", *COUNTED, *SHOWN]]
     for name, row in evaluation.means.items():
@@ -27,21 +37,21 @@ def means_table(evaluation: Evaluation) -> str:
     return table(rows)
 
 
-def rates_table(evaluation: Evaluation) -> str:
+def rates_table(evaluation: Judged) -> str:
     """The other means of every heading, and what is pooled over all its nuclei."""
     rows = [["", *RATES]]
     rows += [[name, *(f"{row[m]:.4f}" for m in RATES)] for name, row in evaluation.means.items()]
     return table(rows)
 
 
-def ap_table(evaluation: Evaluation) -> str:
+def ap_table(evaluation: Judged) -> str:
     """Mean AP of every heading at each IoU threshold."""
     rows = [["AP at IoU", *(f"{t:.2f}" for t in DSB_THRESHOLDS)]]
     rows += [[name, *(f"{v:.4f}" for v in row.values())] for name, row in evaluation.ap.items()]
     return table(rows)
 
 
-def described(evaluation: Evaluation) -> str:
+def described(evaluation: Judged) -> str:
     """All tables, then the notes, a line each."""
     tables = [made(evaluation) for made in (means_table, rates_table, ap_table)]
     return "\n\n".join(tables) + "".join(f"\n{note}" for note in evaluation.notes)
