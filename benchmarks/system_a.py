@@ -58,20 +58,21 @@ SHOWN = ("row", "SEG", "DSB score", "wall time, min", "weights", "settings")
 
 
 def result(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a row, from its file or by training and scoring it."""
+    """The figures of a row, from its file or by training and scoring it. The row's own settings win over `--set`."""
+    quick = ["epochs=1", "sampling.most=2", "sampling.images=2", "steps_per_epoch=2"] if options.quick else []
+    settings = [*options.set, *ROWS[name], *quick]
     folder = options.output / "".join(c if c.isalnum() else "_" for c in name)
     kept = folder / "result.json"
     if kept.is_file():
         found: dict[str, Any] = json.loads(kept.read_text())
+        if found["settings"] != settings:
+            raise SystemExit(f"{kept} was made with {found['settings']}, not {settings}; name another --output.")
         return found
-    overrides = [f"output={folder}", f"data.path={options.data}", *ROWS[name], *options.set]
-    if options.quick:
-        overrides += ["epochs=1", "sampling.most=2", "sampling.images=2", "steps_per_epoch=2"]
     started = time.perf_counter()
-    weights = train(CONFIG, overrides)
+    weights = train(CONFIG, [f"output={folder}", f"data.path={options.data}", *settings])
     assert weights is not None
     card = json.loads(weights.with_suffix(".json").read_text())
-    told = {"settings": list(ROWS[name]), "weights": card["sha256"], "seconds": card["training"]["seconds"]}
+    told = {"settings": settings, "weights": card["sha256"], "seconds": card["training"]["seconds"]}
     told |= scores(weights, folder, options.data) | {"with_scoring_s": time.perf_counter() - started}
     kept.write_text(json.dumps(told, indent=1))
     return told

@@ -166,8 +166,21 @@ def _blame(document: Document, overrides: Sequence[Override], loc: Loc, whole: b
     setters = [o for o in overrides if o.loc == loc[: len(o.loc)]]
     if setters:
         return setters[-1].blame
-    below = [o.blame for o in overrides if whole and loc == o.loc[: len(loc)]]
+    inside = [o.blame for o in overrides if loc == o.loc[: len(loc)]]
+    if inside and not _written(document.values, loc):
+        return inside[-1]
+    below = inside if whole else []
     return " with ".join([document.place(loc), *below])
+
+
+def _written(values: Any, loc: Loc) -> bool:
+    """Whether the file itself says something at `loc`."""
+    for part in loc:
+        there = part in values if isinstance(values, dict) else isinstance(values, list)
+        if not there:
+            return False
+        values = values[part]
+    return True
 
 
 def schema(kind: type[Spec] = RunConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ SlidebatchError
 ├── ModelError         weights, card and network do not agree                       exit 2
 ├── LeaseError         another run holds the results folder                         exit 2
 ├── ResultsError       a results folder is foreign, broken or not finished          exit 1
-├── InputError         one input is at fault: it is quarantined, the rest goes on   exit 3
+├── InputError         one input is at fault: it is quarantined, the rest goes on   exit 2, of a run 3
 └── EnvironmentFault   disk, mount, memory or device failed: the run stops          exit 1, resumable
 """
 

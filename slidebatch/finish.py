@@ -42,6 +42,7 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
             "python": platform.python_version(),
             **{p: importlib.metadata.version(p) for p in PACKAGES},
         },
+        "computed": job.plan.model.model_dump(mode="json", include={"device", "engine", "precision", "tta", "threads"}),
         "digests": {"model": job.plan.card.digest, "plan": digest((job.work / "plan.json").read_text())},
         "slides": slides,
     }

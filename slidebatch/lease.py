@@ -27,8 +27,8 @@ def lease(work: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LeaseError(
-                f"{work.parent} is in use by another run ({_holder(path)}); wait for it, stop it, "
-                "or set another output.path"
+                f"{work.parent} is in use by another process ({_holder(path)}); wait for it, stop it, "
+                "or name another output folder"
             ) from error
         except OSError as error:
             raise EnvironmentFault(

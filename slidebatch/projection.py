@@ -146,6 +146,12 @@ def _gb(value: float) -> str:
     return f"{value / 1e9:.1f} GB"
 
 
+def _how(plan: Plan) -> str:
+    """What computes a dense network, in words; nothing for others."""
+    told = (plan.model.engine, plan.model.precision, "" if plan.model.tta == "none" else f"tta {plan.model.tta}")
+    return "" if "auto" in told else f" ({', '.join(filter(None, told))})"
+
+
 def describe(plan: Plan, costs: Costs) -> str:
     """A table of the plan for people: one line per thing."""
     area = sum(s.shape[0] * s.shape[1] for s in plan.slides)
@@ -159,7 +165,7 @@ def describe(plan: Plan, costs: Costs) -> str:
     return "\n".join(
         [
             f"plan of {plan.name}: {len(plan.slides)} images, {area / 1e6:.1f} megapixels, "
-            f"{plan.card.name} on {plan.device}",
+            f"{plan.card.name} on {plan.device}{_how(plan)}",
             *shown,
             f"patches: {patch[0]} x {patch[1]} px around cells of {cell[0]} x {cell[1]}, "
             f"margin {plan.patches.margin_px}; fed over kept {costs.overhead:.2f}",

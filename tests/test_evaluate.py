@@ -255,6 +255,63 @@ def test_a_file_that_cannot_be_written_is_refused_first(folders, tmp_path, capsy
     assert not (tmp_path / "new.csv").exists()
 
 
+def test_folders_of_other_images_are_refused(folders, tmp_path):
+    """Label images of which none has truth are a wrong folder, not images that nobody found."""
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "z.npy", IMAGES["a"])
+    with pytest.raises(InputError, match="no image in common"):
+        evaluate(tmp_path / "other", folders[1])
+
+
+def test_label_images_may_be_named_in_capitals(folders, tmp_path):
+    """The ending's case plays no part."""
+    (folders[1] / "a.png").rename(folders[1] / "a.PNG")
+    assert {s.slide for s in evaluate(*folders).images} == {"a", "b"}
+
+
+@pytest.mark.parametrize("value", [-3, 2**63 + 5])
+def test_labels_out_of_range_are_named(folders, value):
+    """Labels that no label image may hold are an error that names the image."""
+    labels = IMAGES["b"].astype(np.int64 if value < 0 else np.uint64)
+    labels[0, 0] = value
+    np.save(folders[0] / "b.npy", labels)
+    with pytest.raises(InputError, match="b: A label image holds numbers below 0"):
+        evaluate(*folders)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("id\tmodality\na\nb\tx\n", r"no modality for 1 image \(a\)"),
+        ("id\tmodality\na\tx\nb\ty\na\ty\n", r"names 1 image \(a\) more than once"),
+        ("id\tmodality\na\tall\nb\ty\n", "calls a group 'all'"),
+    ],
+)
+def test_wrong_tables_are_refused(folders, tmp_path, table, told):
+    """Short rows, ids that come twice and a heading that is the name of all: each one clear sentence."""
+    (tmp_path / "index.tsv").write_text(table)
+    with pytest.raises(ConfigError, match=told):
+        evaluate(*folders, groups=tmp_path / "index.tsv")
+
+
+def test_tables_may_begin_with_a_byte_order_mark(folders, tmp_path):
+    """What spreadsheets write is read; what is no text is refused."""
+    (tmp_path / "index.tsv").write_text("id\tmodality\na\tx\nb\ty\n", encoding="utf-8-sig")
+    (tmp_path / "ids.txt").write_text("a\nb\n", encoding="utf-8-sig")
+    found = evaluate(*folders, subset=tmp_path / "ids.txt", groups=tmp_path / "index.tsv")
+    assert list(found.means) == ["x", "y", "all"]
+    (tmp_path / "ids.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is no text"):
+        evaluate(*folders, subset=tmp_path / "ids.txt")
+
+
+def test_a_row_that_is_cut_off_is_refused(tmp_path):
+    """A row that ends after the id is no blank image."""
+    (tmp_path / "cut.csv").write_text("ImageId,EncodedPixels\na,1 2\nb")
+    with pytest.raises(InputError, match="the row of b ends after the id"):
+        open_side(tmp_path / "cut.csv")
+
+
 def test_sizes_must_agree(folders):
     """Images of two sizes are refused by name."""
     np.save(folders[0] / "b.npy", np.zeros((5, 5), np.int32))

@@ -276,6 +276,7 @@ def test_nothing_readable_is_an_error(tmp_path):
         ({"mix": {"brightfield": 1.0}}, "no image is left to fit on"),
         ({"layout": "dsb"}, "no images as the layout dsb"),
         ({"layout": "coco", "path": "validation.txt"}, "is no COCO file"),
+        ({"layout": "coco"}, "is no COCO file"),
     ],
 )
 def test_wrong_settings_are_named(dataset, more, told):
@@ -297,6 +298,17 @@ def test_choices_with_a_kind_say_what_may_be_written():
     }.items():
         with pytest.raises(ConfigError, match=re.escape(told)):
             read(TrainSpec, "conf/train/small_unet.yaml", [change])
+
+
+def test_tables_that_lie_about_elsewhere_do_not_count(dataset, tmp_path, monkeypatch):
+    """The usual tables are those beside the images; the folder that the command is given in adds none."""
+    before = split(data(dataset, exclude="validation.txt"), seed=0)
+    ids = [*before.fit, *before.held, *before.excluded]
+    for name, column in (("groups.tsv", "group"), ("index.tsv", "modality")):
+        (tmp_path / name).write_text(f"id\t{column}\n" + "".join(f"{i}\tone\n" for i in ids))
+    (tmp_path / "validation.txt").write_text("\n".join(ids[1:]))
+    monkeypatch.chdir(tmp_path)
+    assert split(data(dataset, exclude="validation.txt"), seed=0) == before
 
 
 def test_a_modality_without_images_is_named(dataset):

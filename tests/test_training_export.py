@@ -75,6 +75,14 @@ def test_calibration_moves_the_biases_alone(dataset):
     assert set(moved) <= {"head.bias"}
 
 
+def test_a_shift_that_gains_nothing_is_not_made(dataset):
+    """Where all shifts score alike, none is made."""
+    network = fitted()
+    with torch.no_grad():
+        network.network.head.bias += torch.tensor([100.0, 0.0, 0.0])  # nothing is ever found
+    assert set(export.calibrate(network, examples(dataset, "x01"), {}).values()) == {0.0}
+
+
 def test_without_held_out_images_nothing_is_shifted():
     """No image to choose by, no shift, and no bias moved."""
     network, before = fitted(), fitted()

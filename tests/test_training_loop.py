@@ -16,15 +16,17 @@ import pytest
 import torch
 
 from slidebatch import models
-from slidebatch.errors import ConfigError
+from slidebatch.errors import ConfigError, LeaseError, SlidebatchError
+from slidebatch.lease import lease
 from slidebatch.models import SHIPPED, networks
 from slidebatch.models.spec import ModelSpec
 from slidebatch.models.weights_file import read_tensors
 from slidebatch.training import loop, train
+from slidebatch.training.dataset import split
 from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import begin
 from tests.conftest import ROOT
-from tests.support.training_sets import PLAIN, STILL, settings, write_set
+from tests.support.training_sets import PLAIN, STILL, settings, write_folders, write_set
 
 DROPOUT = {"settings": {"widths": [4, 8], "dropout": 0.3}}
 NETWORKS = {
@@ -234,8 +236,49 @@ def test_an_endless_loss_is_an_error(dataset, tmp_path):
     """A training that leaves all bounds ends with a sentence that says what to lower."""
     wild = {"name": "sgd", "learning_rate": 1e30, "clip": None}
     network = {"settings": {"widths": (4, 8), "norm": "none"}}
-    with pytest.raises(ConfigError, match=r"lower optimiser\.learning_rate"):
+    with pytest.raises(SlidebatchError, match=r"lower optimiser\.learning_rate") as told:
         loop.run(settings(dataset, tmp_path, optimiser=wild, network=network, schedule={"warmup": 0}))
+    assert told.value.exit_status == 1  # something was done
+
+
+def test_images_without_nuclei_are_refused_first(dataset, tmp_path):
+    """A training set without any nucleus is told before the first step."""
+    blank = write_folders(tmp_path / "blank", {n: np.zeros((40, 40), np.int32) for n in "abc"})
+    steps: list[int] = []
+    with pytest.raises(ConfigError, match="hold no nucleus"):
+        loop.run(settings(blank, tmp_path / "out", data={"holdout": 0}), lambda told: steps.append(told.step))
+    assert steps == []
+
+
+def test_only_images_that_are_there_are_counted(dataset, tmp_path):
+    """What is told at the start are the images in memory; one that is broken does not count."""
+    notes: list[str] = []
+    broken = write_set(tmp_path / "set")
+    spec = settings(broken, tmp_path / "out", epochs=1)
+    whole = [*split(spec.data, spec.seed).fit]
+    (broken / "images" / f"{whole[0]}.png").write_bytes(b"no picture")
+    loop.run(spec, lambda told: notes.append(told.note))
+    assert notes[0].startswith(f"{len(whole) - 1} images to learn from")
+    notes.clear()
+    loop.run(spec, lambda told: notes.append(told.note))
+    assert notes == ["the training has ended after 1 epochs: its weights are written again"]
+
+
+def test_an_output_folder_has_one_training(dataset, tmp_path):
+    """A folder that another training holds, or that cannot be made, is refused in one sentence."""
+    config = write_config(tmp_path / "a.yaml", settings(dataset, tmp_path / "out"))
+    with lease(tmp_path / "out" / "work"), pytest.raises(LeaseError, match="in use by another process"):
+        train(config)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"output: .*file cannot be made"):
+        train(write_config(tmp_path / "b.yaml", settings(dataset, tmp_path / "file")))
+
+
+def test_what_is_no_checkpoint_is_refused(dataset, tmp_path):
+    """A file of torch's that no training wrote is told apart."""
+    torch.save({"a": torch.zeros(1)}, tmp_path / loop.CHECKPOINT)
+    with pytest.raises(ConfigError, match="is no checkpoint of a training"):
+        loop.run(settings(dataset, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +311,7 @@ def test_two_processes_train_as_one(dataset, tmp_path):
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert ended.stderr.count("epoch 2:") == 1
     names = sorted(p.name for p in (tmp_path / "two").iterdir())
-    assert names == ["checkpoint.pt", "curves.png", "log.csv", "log.parquet", "unet.json", "unet.safetensors"]
+    assert names == ["checkpoint.pt", "curves.png", "log.csv", "log.parquet", "unet.json", "unet.safetensors", "work"]
     both = torch.load(tmp_path / "two" / "checkpoint.pt")
     one = loop.run(settings(dataset, tmp_path / "one", score_every=3, **more))
     begun = begin(spec, torch.device("cpu")).network.state_dict()
@@ -285,7 +328,7 @@ def test_a_training_starts_from_shipped_weights_by_name(dataset, tmp_path):
     )
     shipped = read_tensors(SHIPPED / "small_unet.safetensors")
     assert all(torch.equal(v, shipped[k]) for k, v in state.network.state_dict().items())
-    with pytest.raises(ConfigError, match=r"network\.start: no_such is neither shipped nor weights"):
+    with pytest.raises(ConfigError, match=r"network\.start: no_such is neither shipped nor a \.safetensors file"):
         begin(
             settings(dataset, tmp_path, network={"name": "small_unet", "settings": {}, "start": "no_such"}),
             torch.device("cpu"),

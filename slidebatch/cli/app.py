@@ -123,7 +123,9 @@ def train(
 
     \b
     Example:
-        slidebatch train conf/train/small_unet.yaml --set data.path=my_images
+        slidebatch train conf/train/small_unet.yaml
+        slidebatch train conf/train/small_unet.yaml --set data.path=my_images --set data.exclude=null \\
+            --set data.mix={} --set output=training/mine
     """
     from slidebatch.cli.fitting import fitting
     from slidebatch.training import train as fit

@@ -89,7 +89,10 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 def _add(path: Path, row: dict[str, str], nuclei: dict[str, list[str]], shapes: dict[str, Shape]) -> None:
     """Enter one row."""
-    image, text = row["ImageId"], (row["EncodedPixels"] or "").strip()
+    image = row["ImageId"]
+    if row["EncodedPixels"] is None:
+        raise InputError(f"{path}: the row of {image} ends after the id; without nuclei it still needs a comma.")
+    text = row["EncodedPixels"].strip()
     nuclei.setdefault(image, [])
     if text:
         nuclei[image].append(text)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slidebatch.errors import InputError
+from slidebatch.errors import ConfigError, InputError
 from slidebatch.evaluate.intervals import Bootstrap
-from slidebatch.evaluate.scores import Evaluation, ImageScore, image_score, missing_score
+from slidebatch.evaluate.scores import ALL, Evaluation, ImageScore, image_score, missing_score
 from slidebatch.evaluate.sides import Side, open_side
 from slidebatch.evaluate.tables import Column, few, of_all, read_column, read_ids, read_shapes
 from slidebatch.metrics import LabelImage, scores
@@ -66,7 +66,8 @@ def choose(ours: Side, theirs: Side, subset: Sequence[str] | None = None) -> Cho
         wanted = set(subset)
     else:
         wanted = set(theirs.ids if ours.asked is None else ours.asked & theirs.ids)
-    if not wanted:
+    strangers = ours.asked is None and not wanted & ours.ids
+    if not wanted or strangers:
         raise InputError(
             f"{ours.name} and {theirs.name} have no image in common; the ids (names of files or slides) must agree."
         )
@@ -92,7 +93,10 @@ def grouped(column: Column | None, ids: Sequence[str], default: str) -> dict[str
     """The group of each id; "" for all without a table. ConfigError: the table lacks one."""
     if column is None:
         return dict.fromkeys(ids, "")
-    return of_all(read_column(column, default), ids, column.path)
+    found = of_all(read_column(column, default), ids, column.path)
+    if ALL in found.values():
+        raise ConfigError(f"{column.path} calls a group {ALL!r}, which is the name of all images; name it otherwise.")
+    return found
 
 
 def label_images(image: str, ours: Side, theirs: Side) -> tuple[LabelImage, LabelImage]:
@@ -110,4 +114,7 @@ def label_images(image: str, ours: Side, theirs: Side) -> tuple[LabelImage, Labe
 def _score(image: str, groups: tuple[str, str], ours: Side, theirs: Side) -> ImageScore:
     if image not in ours.ids:
         return missing_score(image, *groups, truth=theirs.count(image))
-    return image_score(image, *groups, scores(*label_images(image, ours, theirs)))
+    try:
+        return image_score(image, *groups, scores(*label_images(image, ours, theirs)))
+    except ValueError as error:
+        raise InputError(f"{image}: {error}") from error

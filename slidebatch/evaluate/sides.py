@@ -98,8 +98,8 @@ def _folder(place: Path) -> Side:
     if (place / "labels.zarr").is_dir() and (place / "work").is_dir():
         raise ResultsError(f"{place}: results without manifest.json: the run is not finished; give its command again.")
     # Of two files with one id the ending that comes first in ENDINGS counts, as for oracles and training.
-    found = [p for p in sorted(place.iterdir()) if p.suffix in ENDINGS]
-    files = {p.stem: p for p in sorted(found, key=lambda p: -ENDINGS.index(p.suffix))}
+    found = [p for p in sorted(place.iterdir()) if p.suffix.lower() in ENDINGS]
+    files = {p.stem: p for p in sorted(found, key=lambda p: -ENDINGS.index(p.suffix.lower()))}
     if not files:
         raise ConfigError(f"{place} holds no label images; expected files with one of {', '.join(ENDINGS)}.")
     folder = Folder(files)

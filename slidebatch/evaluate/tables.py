@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ def read_column(column: Column, default: str) -> dict[str, str]:
         raise ConfigError(
             f"{column.path} has no column {name}; it has {', '.join(others) or 'none besides id'}: name one of these."
         )
+    if short := [row["id"] for row in rows if row[name] is None]:
+        raise ConfigError(
+            f"{column.path} has no {name} for {few(short)}; every row needs all columns, with tabs between."
+        )
     return {row["id"]: row[name] for row in rows}
 
 
@@ -52,7 +57,10 @@ def read_ids(path: Path) -> list[str]:
     """The distinct ids of a text file, one a line, sorted. ConfigError: no such file, or an empty one."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; a subset is a text file of ids, one a line.")
-    ids = sorted({line.strip() for line in path.read_text(encoding="utf-8").splitlines()} - {""})
+    try:
+        ids = sorted({line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()} - {""})
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text ({error}); a subset is a text file of ids, one a line.") from error
     if not ids:
         raise ConfigError(f"{path} names no ids; a subset is a text file of ids, one a line.")
     return ids
@@ -81,7 +89,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; name a tab-separated table with the column id.")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter="\t")
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -91,4 +99,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     names = list(reader.fieldnames or [])
     if "id" not in names:
         raise ConfigError(f"{path} has columns {', '.join(names)}; it must have a column id, separated by tabs.")
+    ids = Counter(row["id"] for row in rows)
+    if twice := [i for i, count in ids.items() if count > 1]:
+        raise ConfigError(f"{path} names {few(twice)} more than once; give each id one row.")
     return names, rows

@@ -81,7 +81,9 @@ def overlap(pred: LabelImage, truth: LabelImage) -> Overlap:
     none = np.zeros((3, 0), np.int64)
     p, t, shared = _summed(*np.concatenate([none, *bands], axis=1))
     if min(p.min(initial=0), t.min(initial=0)) < 0:
-        raise ValueError("A label image holds negative numbers; labels are whole numbers from 1, 0 is background.")
+        raise ValueError(
+            "A label image holds numbers below 0 or above 2^63; labels are whole numbers from 1, 0 is background."
+        )
     both = (p > 0) & (t > 0)
     return Overlap(p[both], t[both], shared[both], *_areas(p, shared), *_areas(t, shared))
 

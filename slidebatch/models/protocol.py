@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -93,9 +93,3 @@ class DetectionModel(Protocol):
 
 
 Model = DenseModel | DetectionModel
-
-
-class Loader(Protocol):
-    """What the registry calls to make a model: its settings from the config and the device's name."""
-
-    def __call__(self, settings: dict[str, Any], device: str) -> Model: ...

@@ -27,12 +27,14 @@ class ModelSpec(Spec):
     )
     threads: PositiveInt = Field(default=1, description="CPU threads per network; part of the fingerprint.")
     batch: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="Patches per forward pass; auto is 1 on a CPU, where more gains nothing."
+        default="auto",
+        description="Patches per forward pass; auto is 1 on a CPU, where dense networks take one "
+        "patch at a time in any case.",
     )
     engine: Literal["auto", "eager", "openvino", "onnx"] = Field(
         default="auto",
-        description="What computes the network: PyTorch (eager), OpenVINO or ONNX Runtime; auto is the fastest that "
-        "is installed. Part of the fingerprint.",
+        description="What computes the network: PyTorch (eager), OpenVINO or ONNX Runtime; auto is OpenVINO on a "
+        "CPU where it is installed, else PyTorch. Part of the fingerprint.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

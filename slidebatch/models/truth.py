@@ -29,7 +29,7 @@ class Truth:
         if len(self.array.shape) != 2 or np.dtype(self.array.dtype).kind not in "iu":
             raise InputError(
                 f"{path}: found {self.array.dtype} of shape {tuple(self.array.shape)}; "
-                "a truth must be integer labels (Y, X)."
+                "a label image holds integers (Y, X)."
             )
         self.box = whole(self.array.shape)
 
@@ -70,15 +70,16 @@ def open_truth(truth: str, slide: str) -> Truth:
 
 def _open(path: Path) -> Any:
     try:
-        if path.suffix == ".zarr":
+        ending = path.suffix.lower()
+        if ending == ".zarr":
             return open_array(path / "0" if (path / "0").is_dir() else path)
-        if path.suffix == ".npy":
+        if ending == ".npy":
             return np.load(path, mmap_mode="r")
-        if path.suffix == ".png":
+        if ending == ".png":
             return np.asarray(Image.open(path))
         return _open_tiff(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as a label image ({error}); write the truth again.") from error
+        raise InputError(f"{path}: not readable as a label image ({error}); write it again.") from error
 
 
 def _open_tiff(path: Path) -> npt.NDArray[Any]:

@@ -70,7 +70,10 @@ def split(spec: DataSpec, seed: int) -> Split:
     held = {g for g in set(group.values()) if _share(g, seed) < spec.holdout}
     fit = tuple(i for i in usable if group[i] not in held)
     if not fit:
-        raise ConfigError("data: no image is left to fit on; check only, exclude, mix and holdout.")
+        there = ", ".join(sorted({modality[i] for i in ids})) or "none"
+        raise ConfigError(
+            f"data: no image is left to fit on; check only, exclude, holdout and mix (modalities there are: {there})."
+        )
     return Split(fit, tuple(i for i in usable if group[i] in held), tuple(excluded))
 
 
@@ -98,6 +101,15 @@ def load(spec: DataSpec, ids: Iterable[str]) -> list[Example]:
         except (InputError, OSError, ValueError) as error:
             log.warning("%s is left out of the training set: %s", i, error)
     return out
+
+
+def diameters_px(examples: Sequence[Example]) -> npt.NDArray[np.float64]:
+    """Diameters (M,) of the disks that have the area of each nucleus. ConfigError without any nucleus."""
+    areas = [np.bincount(e.labels[e.labels > 0])[1:] for e in examples if (e.labels > 0).any()]
+    area = np.concatenate([a[a > 0] for a in areas]) if areas else np.zeros(0)
+    if not len(area):
+        raise ConfigError("the training images hold no nucleus; check data.path, exclude and mix.")
+    return np.asarray(2 * np.sqrt(area / np.pi))
 
 
 def by_modality(examples: Sequence[Example], mix: dict[str, float]) -> dict[str, list[int]]:
@@ -135,19 +147,24 @@ def _column(spec: DataSpec, column: str, ids: Sequence[str]) -> dict[str, str]:
     """Modality or group of each id: from the table that the settings name, or all of one, or each by itself."""
     field = {"modality": "modality", "group": "groups"}[column]
     name = getattr(spec, field)
-    found = None if name is None else _beside(spec, name)
+    usual = name == DataSpec.model_fields[field].default
+    found = None if name is None else _beside(spec, name, here=not usual)
     if found is None:
-        if name not in (None, DataSpec.model_fields[field].default):
+        if name is not None and not usual:
             raise ConfigError(f"data.{field}: the table {name} is neither here nor in {spec.path}.")
         return dict.fromkeys(ids, ALL) if column == "modality" else {i: i for i in ids}
     return of_all(read_column(Column(found, column), column), ids, found)
 
 
-def _beside(spec: DataSpec, name: str) -> Path | None:
-    """The file of that name, here, in the training set's folder, or shipped."""
+def _beside(spec: DataSpec, name: str, here: bool = True) -> Path | None:
+    """The file of that name in the training set's folder, or else, if it may lie there, `here` or shipped."""
     path = Path(spec.path).expanduser()
-    folder = path if path.is_dir() else path.parent
-    return next((p for p in (Path(name).expanduser(), folder / name) if p.is_file()), shipped(name))
+    inside = (path if path.is_dir() else path.parent) / Path(name).expanduser()
+    if inside.is_file():
+        return inside
+    if not here:
+        return None
+    return Path(name).expanduser() if Path(name).expanduser().is_file() else shipped(name)
 
 
 def _share(name: str, seed: int) -> float:

@@ -20,7 +20,7 @@ from torch import nn
 from slidebatch.errors import ConfigError
 from slidebatch.models import networks
 from slidebatch.models.weights_file import CardFile, write_weights
-from slidebatch.training.dataset import Example, load, split
+from slidebatch.training.dataset import Example, diameters_px, load, split
 from slidebatch.training.score import Fitted, Maps, held_out_score, judged, whole_maps
 from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import State
@@ -29,6 +29,9 @@ TYPICAL_NUCLEUS_UM = 10.0
 """Training images state no resolution; a nucleus of this diameter stands in for it."""
 
 MAPS = ("nucleus", "contour")
+PATHS = (("network", "start"), *(("data", key) for key in ("modality", "groups", "only", "exclude")))
+"""Settings that may be paths: cards tell the file's name alone."""
+
 SHIFTS: dict[str, tuple[float, ...]] = {
     "background": (-0.5, 0.0, 0.5, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.5),
     "contour": (-0.5, 0.0, 0.5, 1.0, 1.5),
@@ -52,11 +55,11 @@ def export(state: State, spec: TrainSpec, command: str) -> Path:
 def card_of(fitted: Fitted, state: State, spec: TrainSpec, command: str) -> CardFile:
     """Calibrate the network and write its card: scores on the held-out and on the excluded images."""
     parts = split(spec.data, spec.seed)
-    held, rest = load(spec.data, parts.held), load(spec.data, parts.excluded)
-    sizes = diameters_px(load(spec.data, parts.fit))
+    fit, held, rest = (load(spec.data, ids) for ids in (parts.fit, parts.held, parts.excluded))
+    sizes = diameters_px(fit)
     low, diameter, high = (float(v) for v in np.percentile(sizes, [5, 50, 95]))
     shift = calibrate(fitted, held, spec.data.mix) if spec.calibrate else {}
-    made = {"median_diameter_px": round(diameter, 2), "bias_shift": shift}
+    made = {"images": len(fit), "median_diameter_px": round(diameter, 2), "bias_shift": shift}
     return CardFile(
         network=spec.network.name,
         architecture=architecture_of(fitted),
@@ -83,8 +86,9 @@ def architecture_of(fitted: Fitted) -> dict[str, Any]:
 def history(state: State, spec: TrainSpec, command: str) -> dict[str, Any]:
     """How the weights were made, without the paths of the machine that made them."""
     settings = spec.model_dump(mode="json", exclude={"output": True, "licence": True, "data": {"path", "images"}})
-    if spec.network.start is not None:
-        settings["network"]["start"] = Path(spec.network.start).name
+    for section, key in PATHS:
+        if settings[section][key] is not None:
+            settings[section][key] = Path(settings[section][key]).name
     seconds = round(sum(row["seconds"] for row in state.rows))
     return {"command": command, "epochs": state.epoch, "seconds": seconds, "settings": settings}
 
@@ -97,26 +101,18 @@ def scores(fitted: Fitted, examples: Sequence[Example]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def diameters_px(examples: Sequence[Example]) -> npt.NDArray[np.float64]:
-    """Diameters (M,) of the disks that have the area of each nucleus. ConfigError without any nucleus."""
-    areas = [np.bincount(e.labels[e.labels > 0])[1:] for e in examples if (e.labels > 0).any()]
-    area = np.concatenate([a[a > 0] for a in areas]) if areas else np.zeros(0)
-    if not len(area):
-        raise ConfigError("the training images hold no nucleus; check data.path, exclude and mix.")
-    return np.asarray(2 * np.sqrt(area / np.pi))
-
-
 def calibrate(fitted: Fitted, held: Sequence[Example], mix: dict[str, float]) -> dict[str, float]:
     """Set the last layer's biases so that 0.5 is the best threshold on the held-out images; the shifts used.
 
     The loss weighs rims and gaps more than their share, which makes nuclei too large and merges them at 0.5;
-    a shift of the biases takes that back exactly. Images count by their modality's share in `mix`; the first
-    best of the grid wins; without held-out images nothing is shifted. Changes the network.
+    a shift of the biases takes that back exactly. Images count by their modality's share in `mix`; where a shift
+    is no better than none, or without held-out images, nothing is shifted. Changes the network.
     """
     if not held:
         return dict.fromkeys(SHIFTS, 0.0)
     logits = [whole_maps(fitted.logits, e, fitted.margin_px, fitted.stride_px) for e in held]
     choices = [dict(zip(SHIFTS, values, strict=True)) for values in itertools.product(*SHIFTS.values())]
+    choices.sort(key=lambda choice: any(choice.values()))  # none first: a shift must be better than none
     found = [weighted_score([shifted(z, c) for z in logits], held, mix) for c in choices]
     best = choices[int(np.argmax(found))]
     head = fitted.network.head

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from slidebatch.errors import ConfigError
+from slidebatch.errors import ConfigError, SlidebatchError
 from slidebatch.models import networks
 from slidebatch.models.engines import has_bfloat16
 from slidebatch.store import digest
 from slidebatch.training import record
-from slidebatch.training.dataset import Example, Split, load, split
+from slidebatch.training.dataset import Example, Split, diameters_px, load, split
 from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
 from slidebatch.training.losses import check_weights, loss_of
 from slidebatch.training.optimise import average, rate
@@ -79,8 +79,11 @@ def run(spec: TrainSpec, tell: Callable[[Told], None] = lambda _: None) -> State
         state = begin(spec.model_copy(update={"network": known}), ranks.device, precision is torch.float16)
         state.images = digest(asdict(parts))
         restore(checkpoint, state, spec)
-        if not state.stopped(spec):
-            _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell if ranks.first else lambda _: None))
+        tell = tell if ranks.first else lambda _: None
+        if state.stopped(spec):
+            tell(Told(0, 0, note=f"the training has ended after {state.epoch} epochs: its weights are written again"))
+        else:
+            _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell))
     return state
 
 
@@ -112,6 +115,7 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
     fit = load(spec.data, parts.fit)
     if not fit:
         raise ConfigError("data: none of the training images can be read; the warnings say why.")
+    diameters_px(fit)  # there must be nuclei, and that is better told now than at the end
     held = load(spec.data, parts.held) if course.ranks.first else []
     architecture = networks.architecture(spec.network.name, spec.network.settings)
     crops = source(fit, spec, architecture.channels)
@@ -120,7 +124,7 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
     left = range(state.epoch * course.steps_per_epoch, course.steps)
     stream = batches(crops, spec, left, (course.ranks.rank, course.ranks.ranks))
     network = course.ranks.wrapped(state.network)
-    course.tell(Told(left.start, course.steps, note=counted(parts)))
+    course.tell(Told(left.start, course.steps, note=counted(len(fit), len(held), len(parts.excluded))))
     if state.epoch == 0 and spec.network.start is not None:
         state.rows.append(
             {"epoch": 0, "loss": math.nan, "learning_rate": 0.0, "seconds": 0.0} | scored(state, held, course)
@@ -138,10 +142,10 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
         course.tell(Told(state.epoch * course.steps_per_epoch, course.steps, row["loss"], row))
 
 
-def counted(parts: Split) -> str:
+def counted(fit: int, held: int, excluded: int) -> str:
     """How many images there are of each kind, in words."""
-    told = f"{len(parts.fit)} images to learn from, {len(parts.held)} held out, {len(parts.excluded)} excluded"
-    return told if parts.held else f"{told}: without held-out ones the last weights are kept, uncalibrated"
+    told = f"{fit} images to learn from, {held} held out, {excluded} excluded"
+    return told if held else f"{told}: without held-out ones the last weights are kept, uncalibrated"
 
 
 def epoch(state: State, network: nn.Module, stream: Iterator[Batch], course: Course) -> Row:
@@ -176,7 +180,7 @@ def step(state: State, network: nn.Module, batch: Sequence[torch.Tensor], number
         logits = network(images)
     loss = loss_of(logits.float(), classes.long(), weights, spec.loss)
     if not torch.isfinite(loss):
-        raise ConfigError(
+        raise SlidebatchError(
             f"step {number}: the loss is {float(loss.detach())}; lower optimiser.learning_rate, "
             "and name another output folder."
         )

@@ -121,7 +121,7 @@ def _coco(path: Path, spec: DataSpec) -> list[Picture]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         images, annotations = told["images"], told["annotations"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"data.path: {path} is no COCO file ({type(error).__name__}); it must have images and annotations."
         ) from error

@@ -67,11 +67,13 @@ def begin(spec: TrainSpec, device: torch.device, half: bool = False) -> State:
     if (start := spec.network.start) is not None:
         given = {"weights": start} if start.endswith(".safetensors") else {}
         try:
-            load_weights(network, weights_path(start, given), spec.network.name)
+            path = weights_path(start, given)
         except ModelError as error:
-            raise ConfigError(
-                f"network.start: {start} is neither shipped nor weights that fit the network: {error}"
-            ) from error
+            raise ConfigError(f"network.start: {start} is neither shipped nor a .safetensors file.") from error
+        try:
+            load_weights(network, path, spec.network.name)
+        except ModelError as error:
+            raise ConfigError(f"network.start: {error}") from error
     network = network.to(device).to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -126,6 +128,8 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
     except Exception as error:  # torch raises whatever comes
         raise ConfigError(f"{path} is no readable checkpoint ({error}); delete it to start again.") from error
+    if not isinstance(content, dict) or "spec" not in content:
+        raise ConfigError(f"{path} is no checkpoint of a training; delete it to start again.")
     return content
 
 
