@@ -211,7 +211,7 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(LeaseError, match=f"in use by another run .process {holder.pid} "):
+            with pytest.raises(LeaseError, match=f"in use by another process .process {holder.pid} "):
                 run(config(tmp_path, "out"))
             assert not (tmp_path / "out" / "manifest.json").exists()
         finally:

@@ -29,7 +29,7 @@ class Truth:
         if len(self.array.shape) != 2 or np.dtype(self.array.dtype).kind not in "iu":
             raise InputError(
                 f"{path}: found {self.array.dtype} of shape {tuple(self.array.shape)}; "
-                "a label image holds integers (Y, X)."
+                "a label image holds integer labels (Y, X)."
             )
         self.box = whole(self.array.shape)
 
