@@ -100,7 +100,7 @@ def _earlier(config: RunConfig) -> Geometry | None:
     """What `auto` chose at an earlier start of this very config."""
     try:
         told = read_json(Path(config.output.path) / "work" / "start.json")
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if told["tiling"] != _tiling_print(config):
         return None

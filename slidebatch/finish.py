@@ -42,10 +42,16 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
             "python": platform.python_version(),
             **{p: importlib.metadata.version(p) for p in PACKAGES},
         },
-        "computed": job.plan.model.model_dump(mode="json", include={"device", "engine", "precision", "tta", "threads"}),
+        "computed": _computed(job),
         "digests": {"model": job.plan.card.digest, "plan": digest((job.work / "plan.json").read_text())},
         "slides": slides,
     }
+
+
+def _computed(job: Job) -> dict[str, Any]:
+    """What computed the networks, with what "auto" became; networks without engines keep the words of the config."""
+    told = job.plan.model.model_dump(mode="json", include={"engine", "precision", "tta", "threads"})
+    return {"device": job.plan.device, **told}
 
 
 def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any]:

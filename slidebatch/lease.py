@@ -11,16 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slidebatch.errors import EnvironmentFault, LeaseError
+from slidebatch.errors import ConfigError, EnvironmentFault, LeaseError
 
 
 @contextmanager
 def lease(work: Path) -> Iterator[None]:
     """Hold the results folder whose work folder this is. LeaseError says who else holds it.
 
+    ConfigError: the folder cannot be made.
+
     The lock is the operating system's, so that a killed run frees it at once; the file's text only tells.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise ConfigError(f"output: {work.parent} cannot be made ({error.strerror}); name another folder.") from error
     path = work / "lease.json"
     with open(path, "a+") as file:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -217,6 +218,27 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
         finally:
             os.kill(holder.pid, signal.SIGKILL)
     assert run(config(tmp_path, "out")).exit_status == 0
+
+
+def test_an_output_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A file where the results should lie is one sentence, and nothing is started."""
+    write_slides(tmp_path, {"a": np.zeros((40, 50), np.int32)})
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match="out cannot be made"):
+        run(config(tmp_path, "out"))
+
+
+def test_the_manifest_says_what_computed_the_run(tmp_path: Path) -> None:
+    """Device, engine and precision stand in the manifest as they were, not as the word auto."""
+    write_slides(tmp_path, {"a": np.zeros((40, 50), np.int32)})
+    model = {"name": "small_unet", "device": "auto", "engine": "auto", "precision": "auto", "settings": {}}
+    run(config(tmp_path, "out", model=model, tiling={"patch_px": "auto", "core_px": "auto"}))
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert told["config"]["model"]["device"] == "auto"
+    assert told["computed"]["device"] in ("cpu", "cuda")
+    assert told["computed"]["engine"] in ("eager", "openvino")
+    assert told["computed"]["precision"] in ("float32", "bfloat16")
+    assert (told["computed"]["tta"], told["computed"]["threads"]) == ("none", 1)
 
 
 @pytest.mark.parametrize("image", ["none", "copy"])

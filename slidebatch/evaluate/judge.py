@@ -66,8 +66,7 @@ def choose(ours: Side, theirs: Side, subset: Sequence[str] | None = None) -> Cho
         wanted = set(subset)
     else:
         wanted = set(theirs.ids if ours.asked is None else ours.asked & theirs.ids)
-    strangers = ours.asked is None and not wanted & ours.ids
-    if not wanted or strangers:
+    if not (wanted & ours.ids if ours.asked is None else wanted):
         raise InputError(
             f"{ours.name} and {theirs.name} have no image in common; the ids (names of files or slides) must agree."
         )

@@ -13,11 +13,11 @@ export.py     weights with their card
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from slidebatch.errors import ConfigError
+from slidebatch.lease import lease
 from slidebatch.training.spec import TrainSpec
 
 __all__ = ["TrainSpec", "train"]
@@ -33,36 +33,24 @@ def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] 
     :param tell: called with a `loop.Told` after each step and each epoch.
     :returns: the exported weights, `<output>/<network>.safetensors`, their card beside them; None in processes of
         torchrun that leave the writing to the first.
-    :raises ConfigError: a wrong config, a training set that is missing or incomplete, or a checkpoint in the
-        output folder that was made with other settings. LeaseError: another training holds the output folder.
+    :raises ConfigError: a wrong config, an output folder that cannot be made, a training set that is missing or
+        incomplete, or a checkpoint in the output folder that was made with other settings. LeaseError: another
+        training holds the output folder. EnvironmentFault: its disk is full or gone.
     Broken training images are named in warnings and left out.
     """
     # Threads that spin while they wait take the cores from the process that makes crops; read as torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from slidebatch.config import read  # late: reading a config must not import torch, nor this the CLI's needs
+    from slidebatch.store import disk_faults
     from slidebatch.training.export import export
     from slidebatch.training.loop import run
     from slidebatch.training.ranks import first_here
 
     spec = read(TrainSpec, config, overrides)
-    with _alone(spec) if first_here() else nullcontext():
+    with disk_faults(), lease(Path(spec.output) / "work") if first_here() else nullcontext():
         state = run(spec, tell or (lambda _: None))
         if not first_here():
             return None
         told = [o for o in overrides if o.split("=")[0] not in PLACES]
         named = Path(config).name if Path(config).is_absolute() else config
         return export(state, spec, f"slidebatch train {named}" + "".join(f" --set {o}" for o in told))
-
-
-@contextmanager
-def _alone(spec: TrainSpec) -> Iterator[None]:
-    """Hold the output folder. ConfigError: it cannot be made. LeaseError: another training holds it."""
-    from slidebatch.lease import lease
-
-    folder = Path(spec.output)
-    try:
-        (folder / "work").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output: {folder} cannot be made ({error.strerror}); name another folder.") from error
-    with lease(folder / "work"):
-        yield

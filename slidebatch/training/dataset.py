@@ -158,13 +158,13 @@ def _column(spec: DataSpec, column: str, ids: Sequence[str]) -> dict[str, str]:
 
 def _beside(spec: DataSpec, name: str, here: bool = True) -> Path | None:
     """The file of that name in the training set's folder, or else, if it may lie there, `here` or shipped."""
-    path = Path(spec.path).expanduser()
-    inside = (path if path.is_dir() else path.parent) / Path(name).expanduser()
+    path, named = Path(spec.path).expanduser(), Path(name).expanduser()
+    inside = (path if path.is_dir() else path.parent) / named
     if inside.is_file():
         return inside
     if not here:
         return None
-    return Path(name).expanduser() if Path(name).expanduser().is_file() else shipped(name)
+    return named if named.is_file() else shipped(name)
 
 
 def _share(name: str, seed: int) -> float:

@@ -29,6 +29,9 @@ ELSEWHERE: dict[str, Any] = {
 }
 """Settings that a resumed training may change: where things lie, and who does the work."""
 
+REACHED = ("epoch", "best_score", "best", "since_best", "falls", "rows")
+"""What a checkpoint holds of a state besides its tensors' owners and the images it was made with."""
+
 
 @dataclass
 class State:
@@ -88,10 +91,7 @@ def save(path: Path, state: State, spec: TrainSpec) -> None:
         "averaged": state.averaged.state_dict(),
         "optimiser": state.optimiser.state_dict(),
         "scaler": state.scaler.state_dict(),
-        **{
-            name: getattr(state, name)
-            for name in ("epoch", "best_score", "best", "since_best", "falls", "rows", "images")
-        },
+        **{name: getattr(state, name) for name in (*REACHED, "images")},
     }
     packed = io.BytesIO()
     torch.save(content, packed)
@@ -119,7 +119,7 @@ def restore(path: Path, state: State, spec: TrainSpec) -> None:
         )
     for name in ("network", "averaged", "optimiser", "scaler"):
         getattr(state, name).load_state_dict(content[name])
-    for name in ("epoch", "best_score", "best", "since_best", "falls", "rows"):
+    for name in REACHED:
         setattr(state, name, content[name])
 
 
