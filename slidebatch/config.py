@@ -94,9 +94,7 @@ def read(kind: type[S], path: str, overrides: Sequence[str] = ()) -> S:
 
 def check(kind: type[S], document: Document, overrides: Sequence[Override] = ()) -> S:
     """The config that a document and overrides make. ConfigError: see `load`."""
-    values = _plain(document)
-    for override in overrides:
-        values = apply(values, override)
+    values = values_of(document, overrides)
     try:
         # Strict: a quoted number stays text, true is no 1. By way of JSON, where a list may be a tuple.
         return kind.model_validate_json(json.dumps(values), strict=True)
@@ -106,6 +104,14 @@ def check(kind: type[S], document: Document, overrides: Sequence[Override] = ())
             return _blame(document, overrides, loc, whole)
 
         raise ConfigError("\n".join(faults(error, values, kind.model_json_schema(), place))) from error
+
+
+def values_of(document: Document, overrides: Sequence[Override] = ()) -> dict[str, Any]:
+    """What a document says, as JSON's values, with the overrides in place; not checked yet. ConfigError: see `load`."""
+    values = _plain(document)
+    for override in overrides:
+        values = apply(values, override)
+    return values
 
 
 def _plain(document: Document) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def train(
 @app.command()
 @exits
 def sample(
-    kind: Annotated[Literal["plate", "tissue"], typer.Argument(help="What to show.")],
+    kind: Annotated[Literal["plate", "tissue", "training"], typer.Argument(help="What to show.")],
     folder: Annotated[Path, typer.Argument(help="Where to write it.")],
 ) -> int:
     """Write sample images with their ground truth, as real files.

@@ -14,19 +14,20 @@ from slidebatch.errors import ConfigError
 from slidebatch.sample.plate import MPP as PLATE_MPP
 from slidebatch.sample.plate import PLATE_PATTERN, write_plate
 from slidebatch.sample.tissue import write_tissue
+from slidebatch.sample.training import write_training
 
 VERSION = 2
 """Raised whenever the pixels of a sample change."""
 
 MARKER = "sample.json"
-Kind = Literal["plate", "tissue"]
+Kind = Literal["plate", "tissue", "training"]
 
 
 @dataclass(frozen=True)
 class Sample:
     """A sample on disk.
 
-    folder  where it lies: `images/`, `truth/<slide id>.tif`, for plates `facts.csv`
+    folder  where it lies: `images/`, `truth/<slide id>.tif` (training: `labels/<id>.tif`), for plates `facts.csv`
     images  folder of the images
     truth   folder of the label images, named by slide id
     input   settings of the section `input` that make this sample the input, in place of `sample`
@@ -54,7 +55,8 @@ def write_sample(kind: Kind, folder: str | Path) -> Sample:
                 f"{folder} is no slidebatch sample, and one was to be written there; name an empty or a new folder"
             )
         _replace(kind, folder)
-    return Sample(folder, folder / "images", folder / "truth", _input(kind, folder))
+    truth = folder / ("labels" if kind == "training" else "truth")
+    return Sample(folder, folder / "images", truth, _input(kind, folder))
 
 
 def _found(folder: Path) -> dict[str, Any] | None:
@@ -71,9 +73,10 @@ def _replace(kind: Kind, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    write: Callable[[Path], object] = write_plate if kind == "plate" else write_tissue
+    kinds: dict[Kind, Callable[[Path], object]]
+    kinds = {"plate": write_plate, "tissue": write_tissue, "training": write_training}
     try:
-        write(aside)
+        kinds[kind](aside)
         (aside / MARKER).write_text(json.dumps({"kind": kind, "version": VERSION}))
         if folder.exists():
             folder.rename(old)
