@@ -63,6 +63,7 @@ def _train(sweep: Sweep, point: Point) -> Worth:
 
     place = sweep.place(point)
     weights = train(str(sweep.base_file), [*point.overrides, f"output={json.dumps(str(place / 'training'))}"])
+    assert weights is not None  # None comes to the later processes of torchrun alone; a point is one process
     card = json.loads(weights.with_suffix(".json").read_text())
     metrics: Metrics = {"epochs": card["training"]["epochs"], "train_s": card["training"]["seconds"]}
     metrics |= {name: card["scores"][name].get("all") for name in ("held_out", "excluded")}

@@ -77,10 +77,10 @@ def _line(text: str) -> str:
 
 def _summary(found: Collected) -> Section:
     counts = found.table["state"].value_counts()
-    spent = found.table[[COST + "wall_s", COST + "cpu_s"]].sum() / 3600
+    wall, cpu = (_span(float(found.table[COST + name].sum())) for name in ("wall_s", "cpu_s"))
     told = [
         f"{counts.get('done', 0)} of {found.points} points done, {counts.get('failed', 0)} failed.",
-        f"{spent.iloc[0]:.2f} hours of points, {spent.iloc[1]:.2f} hours of processors; "
+        f"{wall} of points, {cpu} of processors; "
         f"most memory {found.table[COST + 'peak_bytes'].max() / 2**20:.0f} MiB; "
         f"hosts: {', '.join(sorted(set(found.table[COST + 'host']) - {''})) or 'none'}.",
     ]
@@ -88,6 +88,13 @@ def _summary(found: Collected) -> Section:
         better = "larger" if found.sweep.spec.score.largest else "smaller"
         told.append(f"Ranked by {found.measure.removeprefix(SCORE)}; {better} is better.")
     return Section("Summary", tuple(told))
+
+
+def _span(seconds: float) -> str:
+    """A time to read: "95 s", "41 min", "12.5 h"."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.1f} h"
 
 
 def _best(found: Collected) -> Section:

@@ -57,7 +57,7 @@ def start(*words: object, cwd: Path = ROOT) -> subprocess.Popen[str]:
     return subprocess.Popen(told, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
+def until(true: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 300) -> None:
     """Wait for something to become true; fails if it does not, or if the process ends before."""
     end = time.monotonic() + seconds
     while not true():
