@@ -28,7 +28,7 @@ FLOORS = {
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
         *("batch", "planning", "projection", "finish", "lease", "progress", "status"),
-        *("training", "evaluate", "tuning", "results", "validate", "sweep"),
+        *("training", "evaluate", "tuning", "results", "validate", "sweep", "jobscripts"),
     },
     10: {"cli", "__main__"},
 }
@@ -41,6 +41,7 @@ DOORS = {
     "distributed": {"executors"},
     "imagecodecs": {"slides"},
     "numba": {"ensemble", "decode", "paste", "settle", "seams", "paint", "measure", "training"},
+    "jinja2": {"jobscripts"},
     "matplotlib": {"training", "sweep"},
     "ome_zarr_models": {"validate"},
     "onnxruntime": {"models"},

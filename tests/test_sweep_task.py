@@ -14,7 +14,7 @@ import pytest
 
 from slidebatch.cli import status_of
 from slidebatch.errors import ConfigError, EnvironmentFault, ResultsError
-from slidebatch.sweep import array_of, ask, begin, forget_failures, job_at, open_sweep, run_job, status, submit
+from slidebatch.sweep import array_of, ask, begin, forget_failures, job_at, open_sweep, run_job, status
 from slidebatch.sweep import task as tasks
 from slidebatch.sweep.ranges import expand
 from tests.support.sweep_points import noted
@@ -384,13 +384,10 @@ def test_missing_jobs_are_told_as_ranges_and_as_a_file(tmp_path):
     for line in (-1, 3):
         with pytest.raises(ConfigError, match=f"no job on line {line}"):
             job_at(file, line)
-    with pytest.raises(ConfigError, match=r"INDEX in 1,4-5"):
-        submit("slurm", array, send=True)
     for line in range(3):
         assert status_of(["sweep-task", str(sweep.folder), str(line), "--through", str(file)]) == 0
     assert array_of(sweep).missing == ()
     assert job_at(file, 2) == 5  # an array under way keeps its file
-    assert "all 6 jobs are finished" in submit("slurm", array_of(sweep), send=True)
 
 
 def test_commands(tmp_path, capsys):
@@ -401,7 +398,9 @@ def test_commands(tmp_path, capsys):
     assert "4 points of kind call" in capsys.readouterr().out
     assert status_of(["sweep", config, "--resume"]) == 2
     assert status_of(["sweep-status", str(tmp_path / "sweep")]) == 1
-    assert status_of(["sweep", config, "--scheduler", "slurm", "--dry-run"]) == 2
+    assert status_of(["sweep", config, "--scheduler", "slurm", "--dry-run"]) == 0
+    assert "#SBATCH --array=0-1\n" in capsys.readouterr().out
+    assert status_of(["sweep", config, "--scheduler", "slurm", "--submit", "--job", "cpus=0"]) == 2
     assert not (tmp_path / "sweep").exists()
     assert status_of(["sweep", config]) == 3
     assert "3 of 4 points done, 1 failed" in capsys.readouterr().out

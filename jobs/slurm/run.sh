@@ -1,44 +1,13 @@
 #!/bin/bash
-# One slidebatch run on one node under SLURM.
-#
-#   sbatch --export=ALL,CONFIG=conf/plate.yaml jobs/slurm/run.sh
-#
-# CONFIG        the run's config (a file, or the name of a shipped one)
-# SLIDEBATCH    the program, if it is not on PATH (/path/to/.venv/bin/slidebatch)
-#
-# Submit it again to resume: the engine keeps whatever is done. Edit the lines below to suit your cluster.
-#SBATCH --job-name=slidebatch
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=32G
-#SBATCH --time=08:00:00
-#SBATCH --signal=B:TERM@120
-#SBATCH --output=slidebatch-%j.log
+# One slidebatch run on one node under SLURM. The same job again resumes it.
+{% include "parts/directives.sh" %}
 
 set -euo pipefail
 
-: "${CONFIG:?set CONFIG to the config of the run, such as conf/plate.yaml}"
-cd "${SLURM_SUBMIT_DIR:-$PWD}"
+{% include "parts/log.sh" %}
+{% include "parts/deadline.sh" %}
 
-# The engine runs in the background, because the shell's trap acts only while the shell waits: a signal two
-# minutes before the time limit must reach the engine at once, so that it leaves a state that can be resumed.
-# The trap stands first: a signal that comes while the engine starts is handed on as soon as there is one.
-engine=
-stopped=0
-trap 'stopped=1; [ -z "$engine" ] || kill -TERM "$engine" 2>/dev/null || true' TERM INT
-"${SLIDEBATCH:-slidebatch}" run "$CONFIG" &
-engine=$!
-[ "$stopped" = 0 ] || kill -TERM "$engine" 2>/dev/null || true
+{% include "parts/environment.sh" %}
 
-# A trap ends `wait` early, with the signal's status: wait again for the engine's own.
-status=0
-wait "$engine" || status=$?
-while [ "$stopped" = 1 ]; do
-    stopped=0
-    again=0
-    wait "$engine" || again=$?
-    # 127: the engine had ended, and its status was told, before the signal came.
-    [ "$again" = 127 ] || status=$again
-done
-exit "$status"
+command=({{ python }} -m slidebatch run {{ config | quote }}{% for value in sets %} --set {{ value | quote }}{% endfor %})
+{% include "parts/engine.sh" %}

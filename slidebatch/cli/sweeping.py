@@ -13,9 +13,10 @@ from slidebatch.cli.app import Set, app
 from slidebatch.cli.exits import exits
 from slidebatch.cli.options import spread
 from slidebatch.cli.show import say
+from slidebatch.cli.submitting import ClusterConfig, JobSet, site
 
 if TYPE_CHECKING:
-    from slidebatch.sweep import Sweep
+    from slidebatch.sweep import Array, Sweep
 
 SOME_FAILED, RESUMABLE = 3, 1
 
@@ -29,6 +30,8 @@ class SweepOptions:
     set_: Set = None
     scheduler: Annotated[Literal["local", "pbs", "slurm"], typer.Option(help="Who runs the jobs.")] = "local"
     workers: Annotated[int, typer.Option(min=1, help="local: jobs at a time.")] = 1
+    cluster_config: ClusterConfig = None
+    job: JobSet = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the points and stop.")] = False
     submit: Annotated[bool, typer.Option("--submit", help="pbs, slurm: submit the array.")] = False
     resume: Annotated[bool, typer.Option("--resume", help="Only go on with a sweep that is there.")] = False
@@ -50,19 +53,29 @@ def sweep(
         slidebatch sweep conf/sweep/quick.yaml --set output.path=sweeps/mine --set 'grid.batch=[2, 4]' --dry-run
     """
     from slidebatch.config import read
-    from slidebatch.sweep import SweepSpec, array_for, array_of, ask, begin, forget_failures, submit
+    from slidebatch.sweep import SweepSpec, array_for, array_of, ask, begin, forget_failures
     from slidebatch.sweep.plan import describe
 
     asked = ask(read(SweepSpec, config, options.set_ or []))
     if options.dry_run:
         say(describe(asked))
-        return 0 if options.scheduler == "local" else say(submit(options.scheduler, array_for(asked), send=False))
+        return 0 if options.scheduler == "local" else _array(array_for(asked), options, send=False)
+    if options.scheduler != "local":
+        site(options.scheduler, options.cluster_config, options.job)  # refused before anything is written
     made = begin(asked, options.resume)
     if options.retry_failed:
         say(f"failed points to be tried again: {forget_failures(made)}")
     if options.scheduler != "local":
-        return say(submit(options.scheduler, array_of(made), send=options.submit))
+        return _array(array_of(made), options, send=options.submit)
     return _local(made, options.workers)
+
+
+def _array(array: Array, options: SweepOptions, send: bool) -> int:
+    """Show the missing jobs as arrays for the scheduler, or submit them."""
+    from slidebatch.jobscripts import submit_array
+
+    submit_array(array, site(options.scheduler, options.cluster_config, options.job), send, say)
+    return 0
 
 
 def _note(text: str) -> None:

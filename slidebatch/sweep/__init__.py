@@ -9,12 +9,12 @@ ledger.py     results, attempts, failures     report.py    the report of that ta
 kinds.py      how a point is run              pictures.py  its pictures
 decoding.py   points that share class maps    cost.py      what a point costs
 
-`ask` a spec, `begin` the folder, `run_local` (or `submit` to a scheduler, whose jobs call `run_job`), `collect`.
+`ask` a spec, `begin` the folder, `run_local` (or give `array_of` to a scheduler, whose jobs call `run_job`), `collect`.
 """
 
 from __future__ import annotations
 
-from slidebatch.sweep.arrays import Array, array_for, array_of, job_at, submit
+from slidebatch.sweep.arrays import Array, array_for, array_of, job_at
 from slidebatch.sweep.folder import Asked, Sweep, ask, begin, open_sweep
 from slidebatch.sweep.ledger import forget_failures
 from slidebatch.sweep.spec import SweepSpec
@@ -23,5 +23,5 @@ from slidebatch.sweep.task import JobEnd, run_job
 
 __all__ = [
     "Array", "Asked", "Counts", "JobEnd", "Status", "Sweep", "SweepSpec", "array_for", "array_of", "ask", "begin",
-    "forget_failures", "job_at", "open_sweep", "run_job", "status", "submit",
+    "forget_failures", "job_at", "open_sweep", "run_job", "status",
 ]  # fmt: skip

@@ -1,13 +1,13 @@
 """What a scheduler must know of a sweep: how many jobs there are, and which of them are missing.
 
-This is the one door for schedulers. A scheduler starts `slidebatch sweep-task FOLDER INDEX` for each missing index;
-one that knows no lists of indices starts `slidebatch sweep-task FOLDER I --through FILE` for each I from 0 to the
-number of lines of the indirection file, whose line I (from 0) is the index meant.
+This is the one door for schedulers: `jobscripts` goes through it for PBS and SLURM. A scheduler starts
+`slidebatch sweep-task FOLDER INDEX` for each missing index; one that knows no lists of indices starts
+`slidebatch sweep-task FOLDER I --through FILE` for each I from 0 to the number of lines of the indirection file,
+whose line I (from 0) is the index meant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,6 @@ class Array:
         return path
 
 
-Submit = Callable[[Array, bool], str]
-"""(array, whether to submit or only to show) -> what was done or would be, for people."""
-
-SCHEDULERS: dict[str, Submit] = {}
-"""Schedulers by name that can take an array."""
-
-
 def array_of(sweep: Sweep) -> Array:
     """The jobs of a sweep and which are missing now. Reads every result."""
     size = sweep.spec.points_per_job
@@ -74,16 +67,3 @@ def job_at(indirection: Path, line: int) -> int:
         return int(dict(enumerate(indirection.read_text().split()))[line])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{indirection} has no job on line {line} ({error}); name the sweep's own file.") from error
-
-
-def submit(scheduler: str, array: Array, send: bool) -> str:
-    """Give the missing jobs to a scheduler, or show what would be given. ConfigError: the scheduler is not known."""
-    if not array.missing:
-        return f"{array.name}: all {array.jobs} jobs are finished"
-    if scheduler not in SCHEDULERS:
-        known = ", ".join(["local", *SCHEDULERS])
-        raise ConfigError(
-            f"--scheduler {scheduler}: known here: {known}; or start `slidebatch sweep-task {array.folder} INDEX` "
-            f"for INDEX in {array.ranges} by a script of your own."
-        )
-    return SCHEDULERS[scheduler](array, send)

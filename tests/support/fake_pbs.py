@@ -1,0 +1,242 @@
+"""A stand-in for OpenPBS: `qsub`, `qstat` and `qdel` on PATH that refuse what OpenPBS refuses and run what it runs.
+
+What it takes from OpenPBS 23 (User's Guide, qsub(1B), qstat(1B)): directives end at the first line of the script that
+is no comment; -J wants X-Y with X < Y and no lists, and no more jobs than max_array_size; names, memory, times and
+queues are checked; the submitter's environment does not travel; jobs start in the home folder, with their output
+kept away until they end; SIGTERM at the time limit, SIGKILL later; a job that has ended is unknown to qstat, one of
+an array is there in state X until the whole array has ended. Each job is run by a process of its own, without a server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+LARGEST, AT_ONCE, KILL_DELAY_S = 5, 3, 2.0
+QUEUES = {"workq"}
+CHECKS = {
+    "-N": r"[A-Za-z0-9][\x21-\x7e]{0,229}",
+    "-S": r"/\S+",
+    "-q": "|".join(QUEUES),
+    "-A": r"\S+",
+    "-P": r"\S+",
+    "-j": r"oe|eo|n",
+    "-m": r"n|[abej]+",
+    "-M": r"\S+",
+    "-W": r"\w+=\S+",
+    "-J": r"\d+-\d+(:\d+)?(%\d+)?",
+}
+RESOURCES = {
+    "walltime": r"\d+:[0-5]\d:[0-5]\d",
+    "select": r"\d+(:(ncpus|ngpus|mpiprocs)=\d+|:mem=\d+([kmgt]?[bw])|:gpu_model=\w+)*",
+}
+
+
+def main(command: str, arguments: list[str]) -> int:
+    """One of the commands; its exit status."""
+    return {"qsub": qsub, "qstat": qstat, "qdel": qdel, "run": run}[command](arguments)
+
+
+def home() -> Path:
+    return Path(os.environ["FAKE_PBS"])
+
+
+def fail(text: str, status: int) -> NoReturn:
+    sys.stderr.write(text + "\n")
+    sys.exit(status)
+
+
+# qsub
+
+
+def qsub(arguments: list[str]) -> int:
+    """Check the script, take a copy of it, start a process that runs it, print the job's id."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        fail("usage: qsub script", 2)
+    text = Path(arguments[0]).read_text()
+    options = dict(checked(directives(text)))
+    folder = next(f for n in range(1, 10_000) if (f := _new(home() / str(n))))
+    (folder / "script").write_text(text)
+    (folder / "workdir").write_text(os.getcwd())
+    for key, value in options.items():
+        (folder / key).write_text(value)
+    for index in indices(options.get("-J")):
+        (folder / f"state.{index}").write_text("Q")
+    command = [sys.executable, "-m", "tests.support.fake_pbs", "run", folder.name]
+    subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    sys.stdout.write(f"{folder.name}{'[]' if '-J' in options else ''}.fake\n")
+    return 0
+
+
+def _new(folder: Path) -> Path | None:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return None
+    return folder
+
+
+def directives(text: str) -> Iterator[tuple[str, str]]:
+    """Options and values of the lines before the first command."""
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            return
+        if line.startswith("#PBS "):
+            words = shlex.split(line[5:])
+            if len(words) != 2:
+                fail(f"qsub: illegal directive {line!r}", 2)
+            yield words[0], words[1]
+
+
+def checked(options: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The options, -l as its resources; ends where OpenPBS would refuse one."""
+    for option, value in options:
+        if option == "-l":
+            name, _, amount = value.partition("=")
+            if not re.fullmatch(RESOURCES.get(name, "(?!)"), amount):
+                fail(f"qsub: Illegal attribute or resource value for {name}", 168)
+            yield name, amount
+            continue
+        if not re.fullmatch(CHECKS.get(option, "(?!)"), value):
+            fail("qsub: Unknown queue" if option == "-q" else f"qsub: illegal {option} value", 2)
+        if option == "-J":
+            _check_array(value)
+        yield option, value
+
+
+def _check_array(value: str) -> None:
+    low, high = map(int, re.split(r"[:%]", value)[0].split("-"))
+    if low >= high:
+        fail("qsub: illegal -J value", 2)
+    if high - low + 1 > LARGEST:
+        fail("qsub: Array job exceeds server or queue size limit", 230)
+
+
+def indices(array: str | None) -> list[str]:
+    """The indices of an array; `single` for a job that is none."""
+    if array is None:
+        return ["single"]
+    low, high = map(int, re.split(r"[:%]", array)[0].split("-"))
+    return [str(index) for index in range(low, high + 1)]
+
+
+# The process of a job
+
+
+def run(arguments: list[str]) -> int:
+    """Run a job, or the jobs of an array, a few at a time."""
+    folder = home() / arguments[0]
+    waiting = sorted((p.suffix[1:] for p in folder.glob("state.*")), key=lambda i: (len(i), i))
+    running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+    while waiting or running:
+        for index in _cancelled(folder, waiting):
+            waiting.remove(index)
+            (folder / f"state.{index}").write_text("X")
+        while waiting and len(running) < AT_ONCE:
+            index = waiting.pop(0)
+            (folder / f"state.{index}").write_text("R")
+            running[index] = (_begin(folder, index), time.monotonic())
+        for index, (process, since) in list(running.items()):
+            _limit(folder, index, process, time.monotonic() - since)
+            if process.poll() is not None:
+                del running[index]
+                _end(folder, index)
+        time.sleep(0.05)
+    (folder / "over").touch()
+    return 0
+
+
+def _cancelled(folder: Path, among: list[str]) -> list[str]:
+    return [index for index in among if (folder / f"cancel.{index}").exists()]
+
+
+def _begin(folder: Path, index: str) -> subprocess.Popen[bytes]:
+    alone = index == "single"
+    told = {
+        "HOME": str(home()),
+        "PATH": f"{home() / 'bin'}:/usr/bin:/bin",
+        "FAKE_PBS": str(home()),
+        "PBS_JOBID": f"{folder.name}.fake" if alone else f"{folder.name}[{index}].fake",
+        "PBS_JOBNAME": (folder / "-N").read_text(),
+        "PBS_O_WORKDIR": (folder / "workdir").read_text(),
+        **({} if alone else {"PBS_ARRAY_INDEX": index, "PBS_ARRAY_ID": f"{folder.name}[].fake"}),
+    }
+    out = open(folder / f"out.{index}", "wb")  # noqa: SIM115  (the job's until it ends)
+    with out:
+        return subprocess.Popen(
+            ["/bin/bash", str(folder / "script")], cwd=home(), env=told, stdin=subprocess.DEVNULL, stdout=out,
+            stderr=out, start_new_session=True,
+        )  # fmt: skip
+
+
+def _limit(folder: Path, index: str, process: subprocess.Popen[bytes], ran_s: float) -> None:
+    """End a job whose time is over, or that was deleted: SIGTERM, and SIGKILL once that has had its time."""
+    hours, minutes, seconds = map(int, (folder / "walltime").read_text().split(":"))
+    asked = folder / f"cancel.{index}"
+    if ran_s > hours * 3600 + minutes * 60 + seconds:
+        asked.touch()
+    if asked.exists():
+        late = time.time() - asked.stat().st_mtime > KILL_DELAY_S
+        try:
+            os.killpg(process.pid, signal.SIGKILL if late else signal.SIGTERM)
+        except ProcessLookupError:
+            return
+
+
+def _end(folder: Path, index: str) -> None:
+    (folder / f"state.{index}").write_text("X")
+    name = (folder / "-N").read_text() + f".o{folder.name}" + ("" if index == "single" else f".{index}")
+    Path((folder / "workdir").read_text(), name).write_bytes((folder / f"out.{index}").read_bytes())
+
+
+# qstat and qdel
+
+
+def _find(job: str) -> tuple[Path, str | None]:
+    """The folder and the index that an id names: 17.fake, 17[].fake, 17[3].fake."""
+    found = re.fullmatch(r"(\d+)(?:\[(\d*)\])?(?:\.fake)?", job)
+    folder = home() / (found[1] if found else "none")
+    if not found or not folder.is_dir():
+        fail(f"qstat: Unknown Job Id {job}", 153)
+    if (folder / "over").exists():
+        fail(f"qstat: {job} Job has finished, use -x or -H to obtain historical job information", 35)
+    return folder, found[2] or None
+
+
+def qstat(arguments: list[str]) -> int:
+    """`qstat -f JOB`: the time limit. `qstat -t JOB...`: a line for each job, and for each of an array."""
+    if arguments[0] == "-f":
+        folder, _ = _find(arguments[1])
+        sys.stdout.write(f"Job Id: {arguments[1]}\n    Resource_List.walltime = {(folder / 'walltime').read_text()}\n")
+        return 0
+    sys.stdout.write("Job id            Name             User              Time Use S Queue\n" + "-" * 70 + "\n")
+    for job in arguments[1:]:
+        folder, _ = _find(job)
+        name = (folder / "-N").read_text()[:15]
+        if (folder / "-J").exists():
+            sys.stdout.write(f"{folder.name}[].fake  {name}  root  0 B workq\n")
+        for path in sorted(folder.glob("state.*")):
+            index = "" if path.suffix == ".single" else f"[{path.suffix[1:]}]"
+            sys.stdout.write(f"{folder.name}{index}.fake  {name}  root  00:00:01 {path.read_text() or 'R'} workq\n")
+    return 0
+
+
+def qdel(arguments: list[str]) -> int:
+    """Delete jobs, whole arrays, or single jobs of an array."""
+    for job in arguments:
+        folder, index = _find(job)
+        for path in folder.glob("state.*" if index is None else f"state.{index}"):
+            (folder / f"cancel{path.suffix}").touch()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
