@@ -71,7 +71,8 @@ def qsub(arguments: list[str]) -> int:
     for index in indices(options.get("-J")):
         (folder / f"state.{index}").write_text("Q")
     command = [sys.executable, "-m", "tests.support.fake_pbs", "run", folder.name]
-    subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    null = subprocess.DEVNULL  # whoever reads what qsub says waits until nobody could say more
+    subprocess.Popen(command, start_new_session=True, stdin=null, stdout=null, stderr=null)
     sys.stdout.write(f"{folder.name}{'[]' if '-J' in options else ''}.fake\n")
     return 0
 

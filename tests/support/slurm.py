@@ -136,7 +136,10 @@ class Slurm:
 
     def stop(self) -> None:
         """End all jobs, then the daemons, those that were started last first."""
-        self.tell("scancel", "--full", "--signal=KILL", "--user=root", check=False)
+        self.tell("scancel", "--user=root", check=False)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and self.tell("squeue", "--noheader", check=False):
+            time.sleep(0.2)  # a node that is stopped leaves its jobs alive
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
             try:

@@ -1,0 +1,102 @@
+"""The template `workers` on a real SLURM: an array of jobs whose Dask workers meet through a scheduler file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import ssl
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.test_slurm import SITE, ended, states
+from tests.conftest import ROOT
+from tests.support.jobs import give, jobs_of, logs, submitted, until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+# Stands where Python stands: Dask is the real one, the engine is a client that asks every worker which job it is of.
+PYTHON = """#!/bin/bash
+if [ "$2" != slidebatch ]; then exec {python} "$@"; fi
+exec {python} {engine} "$@"
+"""
+ENGINE = """
+import json, os, sys, time
+from pathlib import Path
+from distributed import Client
+
+here = Path(__file__).parent
+with Client(scheduler_file=sys.argv[-1]) as client:
+    client.wait_for_workers(3)
+    told = client.run(lambda: [os.environ["SLURM_ARRAY_TASK_ID"], os.environ["SLIDEBATCH_DEADLINE"]])
+    total = client.submit(sum, client.map(lambda x: x * x, range(20))).result()
+    found = {"words": sys.argv[1:], "jobs": sorted(told.values()), "total": total, "address": client.scheduler.address}
+    (here / "told.part").write_text(json.dumps(found))
+    (here / "told.part").rename(here / "told")
+    while not (here / "gate").exists():
+        time.sleep(0.1)
+sys.exit(int(os.environ["ENDS"]))
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> list[str]:
+    """What the site wants: three jobs of one worker each, and an environment whose Python is the stand-in."""
+    place = tmp_path / "env"
+    (place / "bin").mkdir(parents=True)
+    (place / "engine.py").write_text(ENGINE)
+    (place / "bin" / "activate").write_text(f"PATH={shlex.quote(str(place / 'bin'))}:$PATH\n")
+    words = {"python": sys.executable, "engine": shlex.quote(str(place / "engine.py"))}
+    (place / "bin" / "python").write_text(PYTHON.format(**words))
+    (place / "bin" / "python").chmod(0o755)
+    return [*SITE, "--job", "workers=3", "--job", "per_job=1", "--job", f"environment={place}", "--template", "workers"]
+
+
+def refused_without_certificate(address: str) -> bool:
+    """Whether the scheduler closes the door on who shows no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, port = address.removeprefix("tls://").split(":")
+    try:
+        with context.wrap_socket(socket.create_connection((host, int(port)), timeout=60)) as door:
+            return door.recv(1) == b""
+    except (ssl.SSLError, ConnectionError):
+        return True
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_workers_of_an_array_meet(slurm, tmp_path, site, status):
+    """The jobs of an array meet through their scheduler file, behind a certificate of their own; when the engine has
+    ended all end, the first job with the engine's status, and nothing of the meeting is left."""
+    sets, output = ["--set", f"output.path={tmp_path / 'my out'}"], tmp_path / "my out"
+    wishes = ["--job", f"variables={{ENDS: '{status}'}}"]
+    give(slurm.environment, "submit", "conf/plate.yaml", *sets, *site, *wishes)
+    job = submitted(output)[0]["job"]
+    told, meet = tmp_path / "env" / "told", jobs_of(output) / f"meet-{job}"
+    until(told.exists, seconds=900, told=lambda: f"{states(slurm, job)} {logs(output)}")
+    found = json.loads(told.read_text())
+    run = ["-m", "slidebatch", "run", f"{ROOT}/conf/plate.yaml", *sets]
+    assert found["words"] == [*run, "--cluster", f"{meet}/scheduler.json"]
+    assert [number for number, _ in found["jobs"]] == ["0", "1", "2"]
+    assert found["total"] == sum(x * x for x in range(20))
+    assert found["address"].startswith("tls://")
+    assert refused_without_certificate(found["address"])
+    assert {p.name: p.stat().st_mode & 0o077 for p in [meet, meet / "key.pem"]} == {meet.name: 0, "key.pem": 0}
+    (tmp_path / "env" / "gate").touch()
+    ends = ended(slurm, output)[0]
+    assert ends[f"{job}_0"] == ("FAILED" if status else "COMPLETED"), logs(output)
+    assert [ends[f"{job}_{i}"] for i in (1, 2)] == ["COMPLETED"] * 2, logs(output)
+    assert not meet.exists()
+
+
+def test_who_comes_after_the_end_leaves_at_once(slurm, tmp_path, site):
+    """A job of the array that starts after the run has ended finds that out and ends well."""
+    output = tmp_path / "out"
+    (tmp_path / "env" / "gate").touch()
+    (tmp_path / "env" / "engine.py").write_text("raise SystemExit(0)\n")
+    one_by_one = ["--job", "directives=['--array=0-1%1']"]
+    give(slurm.environment, "submit", "conf/plate.yaml", "--set", f"output.path={output}", *site, *one_by_one)
+    assert set(ended(slurm, output)[0].values()) == {"COMPLETED"}, logs(output)
+    assert "the run has ended: nothing to do" in logs(output)
