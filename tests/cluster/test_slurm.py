@@ -27,6 +27,7 @@ SITE = ["--scheduler", "slurm"] + [
     for word in ("--job", wish)
 ]
 AWKWARD = 'it\'s "my" plate; $(touch gotcha)\nnew `line` 100%A\\b\n#SBATCH --time=1'
+LIVING = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}
 
 
 def states(slurm: Slurm, job: str) -> dict[str, str]:
@@ -38,8 +39,7 @@ def states(slurm: Slurm, job: str) -> dict[str, str]:
 def ended(slurm: Slurm, output: Path) -> list[dict[str, str]]:
     """Wait until all jobs of an output have ended; their states, a dictionary for each that was submitted."""
     jobs = [made["job"] for made in submitted(output)]
-    living = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}
-    until(lambda: not any(living & set(states(slurm, job).values()) for job in jobs), told=lambda: logs(output))
+    until(lambda: not any(LIVING & set(states(slurm, job).values()) for job in jobs), told=lambda: logs(output))
     return [states(slurm, job) for job in jobs]
 
 
@@ -122,7 +122,8 @@ def test_half_of_an_array_is_cancelled_and_resume_gives_what_is_missing(slurm, t
     assert [made["part"]["indices"] for made in submitted(output)] == ["0-4", "0-4", "0-1"]
     until(lambda: 2 in noted(tmp_path / "log", "begin"), told=lambda: logs(output))
     slurm.tell("scancel", f"{arrays[0]}_2", f"{arrays[0]}_[3-4]", arrays[1])
-    (tmp_path / "gate").touch()
+    until(lambda: states(slurm, arrays[0])[f"{arrays[0]}_2"] not in LIVING)
+    (tmp_path / "gate").touch()  # not before: else it might end well, in spite of its signal
     ended(slurm, output)
     sweep = open_sweep(output)
     missing, before = array_of(sweep).missing, results(sweep)
