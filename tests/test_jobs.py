@@ -28,7 +28,7 @@ IDS = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(END), "PBS_JOBID": "7.serv
 SCRIPTS = [(s, t) for s in ("slurm", "pbs", "torque") for t in ("run", "sweep")]
 EXPECTED = {"run": ["run", "my plate.yaml", "--set", "name=it's"], "sweep": ["sweep-task", "my sweep", "3"]}
 
-scripts = pytest.mark.parametrize(("scheduler", "template"), SCRIPTS, ids="-".join)
+scripts = pytest.mark.parametrize(("scheduler", "template"), SCRIPTS)
 
 
 @pytest.fixture
