@@ -64,7 +64,7 @@ def config(images: Path, results: Path, **sections: Any) -> RunConfig:
         "input": {"path": str(images), "kind": "slides"},
         "model": {"name": "small_unet", "device": "cpu", "threads": 1},
         "output": {"path": str(results)},
-        "executor": {"kind": "local", "workers": WORKERS},
+        "cluster": {"kind": "local", "workers": WORKERS},
     }
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slidebatch import executors, projection
 from slidebatch.config import RunConfig
-from slidebatch.errors import ConfigError
+from slidebatch.deadline import Deadline, deadline
+from slidebatch.errors import ConfigError, EnvironmentFault
 from slidebatch.events import (
     InputFailed,
     OnEvent,
@@ -24,7 +25,8 @@ from slidebatch.events import (
     TaskDone,
     ignore,
 )
-from slidebatch.executors import Executor
+from slidebatch.executors import Call, Executor
+from slidebatch.executors.room import room
 from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
@@ -66,10 +68,10 @@ class Outcome:
 def plan(config: RunConfig) -> Preview:
     """Plan a run and project its costs. ConfigError or PlanError where it cannot be."""
     planned = make_plan(config, _earlier(config))
-    free = executors.free_bytes()
-    at_most = free if config.executor.workers == "auto" else None
-    costs = projection.project(planned.plan, config.executor.count(config.model.threads), at_most)
-    projection.check(planned.plan, costs, free)
+    memory = room(config.cluster)
+    at_most = memory.shared_bytes if config.cluster.workers == "auto" else None
+    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most)
+    projection.check(planned.plan, costs, memory)
     return Preview(planned, costs)
 
 
@@ -81,10 +83,11 @@ def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
     """
     results = Path(config.output.path).absolute()
     _refuse_foreign(results)
+    limit = deadline(config.cluster.walltime_s)
     with disk_faults():
         preview = plan(config)
         with lease(results / "work"):
-            return Driver(results / "work", preview, config, on_event).run()
+            return Driver(results / "work", preview, config, on_event, limit).run()
 
 
 def _refuse_foreign(results: Path) -> None:
@@ -121,6 +124,7 @@ class Driver:
     preview: Preview
     config: RunConfig
     on_event: OnEvent
+    deadline: Deadline
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
     ledger: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     told: set[str] = field(default_factory=set)
@@ -142,7 +146,7 @@ class Driver:
         begun = time.perf_counter()
         vanished = self._vanished()
         self._start()
-        executor = executors.start(self.config.executor, self.preview.costs.workers)
+        executor = executors.start(self.config.cluster, self.preview.costs.workers, self.deadline.at)
         try:
             executor.warm(str(self.work))
             self.on_event(
@@ -203,9 +207,21 @@ class Driver:
         tasks = self._open_tasks(stage)
         total = len(self.job.tasks(stage))
         self.on_event(StageStarted(stage, total, total - len(tasks)))
-        for receipt in executor.run(str(self.work), stage, tasks, self.session):
-            self._note(stage, receipt)
+        done = 0
+        for receipt in executor.run(self._calls(stage, tasks)):
+            if not receipt.get("late"):
+                self._note(stage, receipt)
+                done += 1
+        if done < len(tasks):
+            raise EnvironmentFault(self.deadline.sentence(stage))
         self.on_event(StageEnded(stage, total, total, time.perf_counter() - begun))
+
+    def _calls(self, stage: str, tasks: Sequence[int]) -> Iterator[Call]:
+        """The calls of a stage, one by one, until there is no time for another."""
+        for task in tasks:
+            if self.deadline.passed(stage):
+                return
+            yield Call(str(self.work), stage, task, self.session, self.deadline.start_by(stage))
 
     def _open_tasks(self, stage: str) -> list[int]:
         """Numbers of the tasks that any unfinished slide needs."""
@@ -217,6 +233,7 @@ class Driver:
 
     def _note(self, stage: str, receipt: Receipt) -> None:
         """Book a receipt and tell about it."""
+        self.deadline.saw(stage, receipt.get("took_s", sum(s["seconds"] for s in receipt["slides"].values())))
         mm2, nuclei, seconds = 0.0, 0, 0.0
         for slide, numbers in receipt["slides"].items():
             plan = self.plan.slides[self.plan.numbers[slide]]

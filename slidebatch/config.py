@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from slidebatch.config_faults import faults
 from slidebatch.decode import DecodeSpec
 from slidebatch.errors import ConfigError
-from slidebatch.executors import ExecutorSpec
+from slidebatch.executors.spec import ClusterSpec
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import NormaliseSpec
 from slidebatch.shipped import find_config
@@ -39,6 +39,8 @@ EXCLUDES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("input", "manifest"): ("path", "sample", "pattern", "preset"),
     ("input", "pattern"): ("preset",),
     ("input", "preset"): ("pattern",),
+    ("cluster", "address"): ("scheduler_file",),
+    ("cluster", "scheduler_file"): ("address",),
 }
 """Keys that cannot stand beside others of their section: an override of one takes those away."""
 
@@ -59,7 +61,7 @@ class RunConfig(Spec):
     tiling: TilingSpec = Field(default_factory=_defaults(TilingSpec), description="How slides are cut.")
     decode: DecodeSpec = Field(default_factory=_defaults(DecodeSpec), description="How maps become nuclei.")
     output: OutputSpec = Field(description="Where results go.")
-    executor: ExecutorSpec = Field(default_factory=_defaults(ExecutorSpec), description="Where tasks run.")
+    cluster: ClusterSpec = Field(default_factory=_defaults(ClusterSpec), description="Where the run runs.")
 
 
 @dataclass(frozen=True)

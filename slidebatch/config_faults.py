@@ -23,6 +23,7 @@ UNITS = {
     "um2": "square micrometres",
     "mm2": "square millimetres",
     "bytes": "bytes",
+    "gb": "gigabytes",
     "s": "seconds",
     "percent": "per cent",
 }

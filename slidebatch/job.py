@@ -5,6 +5,7 @@ A worker process opens a run once (`open_job`) and keeps its model and its most 
 
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slidebatch import models
+from slidebatch.errors import EnvironmentFault
 from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.models.spec import ModelSpec
@@ -77,8 +79,14 @@ class Job:
 
     @property
     def model(self) -> Model:
-        """The network, loaded once by a process."""
-        return _model(self.plan.model.model_dump_json(), self.plan.device)
+        """The network, loaded once by a process. EnvironmentFault where it would answer otherwise than was planned."""
+        model = _model(self.plan.model.model_dump_json(), self.plan.device)
+        if model.card.digest != self.plan.card.digest:
+            raise EnvironmentFault(
+                f"{socket.gethostname()} would run {model.card.name} with other weights or libraries than the driver; "
+                "install the same versions of torch and of its engines, then give the same command again"
+            )
+        return model
 
     @cached_property
     def windows(self) -> dict[str, Window]:

@@ -92,7 +92,7 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
         normalise=config.normalise,
         output=config.output,
         z=config.input.z,
-        attempts=config.executor.attempts,
+        attempts=config.cluster.attempts,
         largest_px=config.tiling.largest_px,
     )
     return Planned(plan, tuple(faults), tuple(notes), found.plate, truth)

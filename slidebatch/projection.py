@@ -10,6 +10,7 @@ import numpy as np
 
 from slidebatch import memory
 from slidebatch.errors import PlanError
+from slidebatch.executors.room import Room
 from slidebatch.plan import Plan, SlidePlan, level_shape
 from slidebatch.tiling import fed_px, grid_shape
 
@@ -67,21 +68,31 @@ def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
     )
 
 
-def check(plan: Plan, costs: Costs, free_bytes: int) -> None:
-    """Refuse a plan that cannot fit this machine's memory or the disk of its results. PlanError says which."""
-    needed = costs.worker.peak * costs.workers
-    if needed > free_bytes:
-        some = "one worker" if costs.workers == 1 else f"{costs.workers} workers"
-        fewer = "" if costs.workers == 1 else "fewer executor.workers, "
-        raise PlanError(
-            f"{some} would take {_gb(needed)} of memory (most in {costs.worker.worst}), but {_gb(free_bytes)} are "
-            f"free; set {fewer}a smaller tiling.patch_px or a smaller output.shard_px"
-        )
+def check(plan: Plan, costs: Costs, room: Room) -> None:
+    """Refuse a plan that cannot fit the workers' memory or the disk of its results. PlanError says which."""
+    _check_memory(costs, room)
     disk = shutil.disk_usage(_existing(Path(plan.output.path))).free
     if costs.disk_bytes > disk:
         raise PlanError(
             f"{plan.output.path} would take about {_gb(costs.disk_bytes)}, but {_gb(disk)} are free on its disk; "
             "free some or set output.path to another disk"
+        )
+
+
+def _check_memory(costs: Costs, room: Room) -> None:
+    peak, needed = costs.worker.peak, costs.worker.peak * costs.workers
+    ways = "a smaller tiling.patch_px or a smaller output.shard_px"
+    if room.each_bytes is not None and peak > room.each_bytes:
+        raise PlanError(
+            f"one worker would take {_gb(peak)} of memory (most in {costs.worker.worst}), but its job has "
+            f"{_gb(room.each_bytes)}; set a larger cluster.job.memory_gb, {ways}"
+        )
+    if room.shared_bytes is not None and needed > room.shared_bytes:
+        some = "one worker" if costs.workers == 1 else f"{costs.workers} workers"
+        fewer = "" if costs.workers == 1 else "fewer cluster.workers, "
+        raise PlanError(
+            f"{some} would take {_gb(needed)} of memory (most in {costs.worker.worst}), but "
+            f"{_gb(room.shared_bytes)} are free; set {fewer}{ways}"
         )
 
 

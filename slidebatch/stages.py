@@ -45,12 +45,18 @@ Receipt = dict[str, Any]
 StageFunction = Callable[[Job, int, Box], Made]
 
 
-def perform(work: str, stage: str, index: int, session: str) -> Receipt:
+LATE: Receipt = {"slides": {}, "failed": [], "fresh": False, "late": True}
+"""The receipt of a task that was not begun, because it might not have ended in time."""
+
+
+def perform(work: str, stage: str, index: int, session: str, start_by: float | None = None) -> Receipt:
     """Do task `index` of a stage unless its receipt proves it done; returns the receipt.
 
-    `session` names the driver's run, so that a task is not blamed for a kill of the whole run. The receipt's
-    `fresh` says whether the work was done by this call. EnvironmentFault stops the run.
+    `session` names the driver's run, so that a task is not blamed for a kill of the whole run. After `start_by`
+    (seconds since the epoch) nothing is begun: the answer is `LATE`. The receipt's `fresh` says whether the work was
+    done by this call, and `took_s` then how long it took. EnvironmentFault stops the run.
     """
+    began = time.perf_counter()
     job = open_job(work)
     task: Task = job.tasks(stage)[index]
     path = job.work / "receipts" / stage / f"{index}.json"
@@ -59,13 +65,15 @@ def perform(work: str, stage: str, index: int, session: str) -> Receipt:
         done = valid_receipt(path, print_)
         if done is not None and _covers(job, task, done):
             return {**done, "fresh": False}
+        if start_by is not None and time.time() > start_by:
+            return LATE
         attempt = Attempt(job, stage, index, session)
         attempt.begin()
         outputs, facts = _items(job, task, attempt)
         receipt = write_receipt(path, print_, outputs, facts)
         attempt.end()
     give_back_excess(stage)
-    return {**receipt, "fresh": True}
+    return {**receipt, "fresh": True, "took_s": time.perf_counter() - began}
 
 
 def _covers(job: Job, task: Task, receipt: Receipt) -> bool:
@@ -74,10 +82,11 @@ def _covers(job: Job, task: Task, receipt: Receipt) -> bool:
     return not receipt["failed"] and all(job.finished(n) for n in passed_over)
 
 
-def warm(work: str) -> None:
-    """Load what this process will need of a run before its first task: the network, compiled code."""
+def warm(work: str, network: bool = True) -> None:
+    """Load what this process will need of a run before its first task: the network if asked for, compiled code."""
     job = open_job(work)
-    _ = job.model
+    if network:
+        _ = job.model
     if job.plan.card.family == "dense":
         load_compiled(job.plan)
 

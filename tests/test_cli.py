@@ -22,7 +22,7 @@ input: {{path: {folder}/slides}}
 model: {{name: oracle, settings: {{truth: {folder}/truth}}}}
 tiling: {{patch_px: 64, core_px: 64, largest_px: 16}}
 output: {{path: {folder}/results, image: none, chunk_px: 32, shard_px: 64}}
-executor: {{kind: serial}}
+cluster: {{kind: serial}}
 """
 
 
@@ -82,7 +82,7 @@ def test_a_broken_input_gives_three(config: Path, capsys: pytest.CaptureFixture[
     [
         (["--set", "tiling.core=3"], "did you mean tiling.core_px (pixels)?"),
         (["--set", "tiling.core_px=3px"], "write the number alone"),
-        (["--executor", "dask"], "expected one of local, serial"),
+        (["--cluster", "dask"], "expected one of local, serial"),
         (["--workers", "0"], "expected a whole number above 0"),
         (["--set", "model=nothing"], "nothing"),
         (["--set", "input.path=nowhere"], "nowhere"),

@@ -77,7 +77,11 @@ WRONG = {
     "decode:\n  seed_threshold: 1.5\n": "mine.yaml:7:3: decode.seed_threshold: found 1.5; "
     "expected a number of at least 0 and below 1.",
     "output: {path: a}\n": "mine.yaml:6:1: found duplicate key",
-    "executor: {kind: dask}\n": "mine.yaml:6:12: executor.kind: found 'dask'; expected one of local, serial.",
+    "cluster: {kind: dask}\n": "mine.yaml:6:11: cluster.kind: found 'dask'; "
+    "expected one of local, serial, cuda, slurm, pbs, existing.",
+    "cluster: {kind: slurm}\n": "mine.yaml:6:1: cluster: kind slurm needs the number of jobs; set cluster.workers.",
+    "cluster: {address: 'tcp://a:1'}\n": "mine.yaml:6:1: cluster: address is for kind existing, and kind is local; ",
+    "cluster: {kind: existing}\n": "mine.yaml:6:1: cluster: kind existing takes one of address and scheduler_file; ",
     "a: [1\n": "mine.yaml:7:1: ",
     "1: x\n": "mine.yaml:6:1: 1: unknown key",
 }

@@ -100,7 +100,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_resumes(slides):
 def test_a_worker_that_dies_costs_only_its_task(slides):
     """A worker killed twice in a task, and one that always dies: bystanders finish, only the guilty slide fails."""
     schedule = {"a:64:64": ["kill", "kill"], "b:0:0": ["kill"] * 9}
-    settings = config(slides, "upset", model=faulty(slides, schedule), executor={"kind": "local", "workers": 2})
+    settings = config(slides, "upset", model=faulty(slides, schedule), cluster={"kind": "local", "workers": 2})
     outcome = run(settings)
     assert (outcome.exit_status, outcome.done, outcome.failed) == (3, 2, 1)
     # The three slides share a task: two deaths over a, then three over b, each time with a done anew before it.

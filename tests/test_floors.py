@@ -16,8 +16,8 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 
 FLOORS = {
     0: {"ensemble"},
-    1: {"allocator", "errors", "geometry", "instances", "spec", "events"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff"},
+    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release"},
+    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline"},
     3: {"slides", "store", "models"},
     4: {
         *("sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),

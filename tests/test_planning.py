@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     ("changed", "words"),
     [
         ({"tiling": {"patch_px": 200_000}}, r"one worker would take .*most in infer.*tiling\.patch_px"),
-        ({"executor": {"kind": "local", "workers": 10_000}}, r"10000 workers would take .*executor\.workers"),
+        ({"cluster": {"kind": "local", "workers": 10_000}}, r"10000 workers would take .*cluster\.workers"),
     ],
 )
 def test_what_cannot_fit_is_refused(folder: Path, changed: dict[str, Any], words: str) -> None:
@@ -65,7 +65,7 @@ def large_slide(folder: Path, side_px: int) -> Path:
 def test_regions_beyond_memory_are_refused(tmp_path: Path) -> None:
     """A shard of a whole huge slide would be painted in memory at once: refused, and allowed in smaller shards."""
     path = large_slide(tmp_path, 131_072)
-    values = {"input": {"path": str(path)}, "executor": {"kind": "serial"}, "tiling": {"patch_px": 1024}}
+    values = {"input": {"path": str(path)}, "cluster": {"kind": "serial"}, "tiling": {"patch_px": 1024}}
     output = {"path": str(tmp_path / "out")}
     huge = RunConfig.model_validate({**values, "output": {**output, "shard_px": 131_072}})
     with pytest.raises(PlanError, match=r"most in (paint|measure).*smaller output\.shard_px"):
@@ -109,7 +109,7 @@ def planned(folder: Path, **told: Any) -> SlidePlan:
     values = {
         "input": {"path": str(folder / "slide.ome.tif"), **told},
         "output": {"path": str(folder / "out")},
-        "executor": {"kind": "serial"},
+        "cluster": {"kind": "serial"},
     }
     [slide] = batch.plan(RunConfig.model_validate(values)).planned.plan.slides
     return slide

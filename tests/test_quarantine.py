@@ -17,9 +17,10 @@ import pytest
 import tifffile
 
 import slidebatch
-from slidebatch import batch, executors
+from slidebatch import batch
 from slidebatch.errors import EnvironmentFault, PlanError
 from slidebatch.events import Event, InputFailed
+from slidebatch.executors import machine
 from slidebatch.geometry import Box, whole
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
@@ -186,13 +187,13 @@ def test_deaths_count_among_the_attempts(ready: Job, deaths: int, session: str, 
 def test_automatic_workers_fit_memory_and_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """workers: auto takes as many as fit the free memory, at most one per core."""
     write_slides(tmp_path, {"a": field()})
-    settings = config(tmp_path, "out", executor={"kind": "local"})
+    settings = config(tmp_path, "out", cluster={"kind": "local"})
     peak_bytes = batch.plan(config(tmp_path, "out")).costs.worker.peak
-    monkeypatch.setattr(executors, "usable_cores", lambda: 8)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
     threads = settings.model.threads
     for fit in (1, 2, 3, 7, 8, 9, 100):
         for spare_bytes in (0, peak_bytes - 1):
-            monkeypatch.setattr(executors, "free_bytes", lambda free=fit * peak_bytes + spare_bytes: free)
+            monkeypatch.setattr(machine, "free_bytes", lambda free=fit * peak_bytes + spare_bytes: free)
             assert batch.plan(settings).costs.workers == min(fit, 8 // threads)
 
 
@@ -200,9 +201,9 @@ def test_cores_are_counted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system tells no process its own cores, those of the machine count; there is always one."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert executors.usable_cores() == 6
+    assert machine.usable_cores() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert executors.usable_cores() == 1
+    assert machine.usable_cores() == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

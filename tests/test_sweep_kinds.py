@@ -154,7 +154,7 @@ def test_networks_run_once_for_each_setting_they_depend_on(slides):
 def test_the_key_of_maps_is_what_networks_depend_on(slides):
     """Decode settings, names, workers and tiles share maps; input, model, patches and tissue do not."""
     base = config(slides, "out")
-    same = [{"decode": {"grow_px": 9}}, {"name": "n"}, {"executor": {"workers": 3}}, {"tiling": {"core_px": 128}}]
+    same = [{"decode": {"grow_px": 9}}, {"name": "n"}, {"cluster": {"workers": 3}}, {"tiling": {"core_px": 128}}]
     assert {maps_key(config(slides, "other", **more)) for more in same} == {maps_key(base)}
     others = [
         {"model": {"settings": {"truth": "t", "drop": 0.1}}},

@@ -23,15 +23,28 @@ app = typer.Typer(
 
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one: conf/plate.yaml.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")]
-Executor = Annotated[str | None, typer.Option(help="serial or local; short for --set executor.kind=...")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; short for --set executor.workers=...")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="serial, local, cuda, slurm, pbs, or a Dask cluster's address or scheduler file; sets cluster.kind.",
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="Workers; short for --set cluster.workers=...")]
 Folder = Annotated[Path, typer.Argument(help="Results folder of a run.")]
 
 
-def _overrides(sets: list[str] | None, executor: str | None = None, workers: int | None = None) -> list[str]:
+def _overrides(sets: list[str] | None, cluster: str | None = None, workers: int | None = None) -> list[str]:
     """The `--set` values, those that options stand for last."""
-    short = {"executor.kind": executor, "executor.workers": workers}
-    return [*(sets or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+    short = {**_cluster(cluster), "cluster.workers": workers}
+    return [*(sets or []), *(f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None)]
+
+
+def _cluster(named: str | None) -> dict[str, str | None]:
+    """The settings that `--cluster` stands for: a kind, an address (with ://) or a scheduler file (.json)."""
+    if named is None or not ("://" in named or named.endswith(".json")):
+        return {"cluster.kind": named}
+    return {"cluster.kind": "existing", "cluster.address" if "://" in named else "cluster.scheduler_file": named}
 
 
 @app.command()
@@ -39,7 +52,7 @@ def _overrides(sets: list[str] | None, executor: str | None = None, workers: int
 def run(
     config: Config,
     set_: Set = None,
-    executor: Executor = None,
+    cluster: Cluster = None,
     workers: Workers = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> int:
@@ -54,7 +67,7 @@ def run(
     from slidebatch.config import load
     from slidebatch.progress import display
 
-    settings = load(config, _overrides(set_, executor, workers))
+    settings = load(config, _overrides(set_, cluster, workers))
     if dry_run:
         return say(batch.plan(settings).describe())
     with display(sys.stderr) as on_event:
@@ -69,7 +82,7 @@ def run(
 
 @app.command()
 @exits
-def plan(config: Config, set_: Set = None, executor: Executor = None, workers: Workers = None) -> int:
+def plan(config: Config, set_: Set = None, cluster: Cluster = None, workers: Workers = None) -> int:
     """Show what a run would do: slides, patches, tiles, memory, disk, files, time. Starts nothing.
 
     \b
@@ -79,7 +92,7 @@ def plan(config: Config, set_: Set = None, executor: Executor = None, workers: W
     from slidebatch import batch
     from slidebatch.config import load
 
-    return say(batch.plan(load(config, _overrides(set_, executor, workers))).describe())
+    return say(batch.plan(load(config, _overrides(set_, cluster, workers))).describe())
 
 
 @app.command()

@@ -48,7 +48,7 @@ def _cases(results: str, truth: str, subset: Path | None) -> Given:
 
 def maps_key(config: RunConfig) -> str:
     """What class maps depend on, as a name: all settings but how they are decoded and where work goes."""
-    told = config.model_dump(mode="json", exclude={"name": True, "decode": True, "output": True, "executor": True})
+    told = config.model_dump(mode="json", exclude={"name": True, "decode": True, "output": True, "cluster": True})
     told["tiling"] = {k: v for k, v in told["tiling"].items() if k != "core_px"}
     return digest(told)[:12]
 

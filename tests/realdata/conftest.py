@@ -23,7 +23,7 @@ def slides_config(realdata: Path, folder: Path, **sections: Any) -> RunConfig:
         "name": "slides",
         "input": {"path": [str(realdata / "slides" / "*.svs"), str(folder / "crop.tif")]},
         "output": {"path": str(folder / "results"), "keep_maps": True, "chunk_px": 256, "shard_px": 1024},
-        "executor": {"kind": "serial"},
+        "cluster": {"kind": "serial"},
     }
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}

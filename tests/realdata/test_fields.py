@@ -58,7 +58,7 @@ def segment(folder: Path, images: str, output: str, **sections: Any) -> Path:
         "input": {"path": str(folder / images)},
         "tissue": {"enabled": "off"},
         "output": {"path": str(folder / output), "chunk_px": 128, "shard_px": 256},
-        "executor": {"kind": "serial"},
+        "cluster": {"kind": "serial"},
         **sections,
     }
     assert run(RunConfig.model_validate(values)).exit_status == 0

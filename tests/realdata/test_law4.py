@@ -37,7 +37,7 @@ def cropped(folder: Path, **parts: npt.NDArray[Any]) -> Path:
     return folder
 
 
-def settings(folder: Path, results: str, executor: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
+def settings(folder: Path, results: str, cluster: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
     """The shipped network on cells of `CELL_PX`, maps kept, all of the image processed."""
     values: dict[str, Any] = {
         "name": "law4",
@@ -45,7 +45,7 @@ def settings(folder: Path, results: str, executor: dict[str, Any] | None = None,
         "tissue": {"enabled": "off"},
         "tiling": {"patch_px": CELL_PX + 112, "core_px": 1024},
         "output": {"path": str(folder / results), "keep_maps": True, "chunk_px": 128, "shard_px": 512},
-        "executor": executor or {"kind": "serial"},
+        "cluster": cluster or {"kind": "serial"},
     }
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}

@@ -25,7 +25,7 @@ def settings(path: Path, results: Path, **sections: Any) -> RunConfig:
         "name": "one",
         "input": {"path": str(path)},
         "output": {"path": str(results), "chunk_px": 256, "shard_px": 1024},
-        "executor": {"kind": "serial"},
+        "cluster": {"kind": "serial"},
     }
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}

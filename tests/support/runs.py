@@ -37,7 +37,7 @@ def config(folder: Path, output: str, /, **sections: Any) -> RunConfig:
         "tiling": {"patch_px": 64, "core_px": 96, "largest_px": 32},
         "decode": {"min_area_px": 1, "min_seed_px": 1, "fill_holes": False},
         "output": {"path": str(folder / output), "chunk_px": 64, "shard_px": 128},
-        "executor": {"kind": "serial"},
+        "cluster": {"kind": "serial"},
     }
     for name, section in sections.items():
         base = values.get(name)
