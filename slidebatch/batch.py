@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slidebatch import executors, projection
+from slidebatch import executors, projection, scratch
 from slidebatch.config import RunConfig
 from slidebatch.deadline import Deadline, deadline
 from slidebatch.errors import ConfigError, EnvironmentFault
@@ -25,7 +25,7 @@ from slidebatch.events import (
     TaskDone,
     ignore,
 )
-from slidebatch.executors import Call, Executor
+from slidebatch.executors import Call, Executor, Wanted
 from slidebatch.executors.room import room
 from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
@@ -34,6 +34,7 @@ from slidebatch.normalise import Sketch, window
 from slidebatch.plan import Plan, read_normalisation, write_plan
 from slidebatch.planning import Geometry, Planned, make_plan
 from slidebatch.projection import Costs
+from slidebatch.sharing import give_to_group, umask
 from slidebatch.stages import Attempt, Receipt, fail
 from slidebatch.store import clean_partial, digest, disk_faults, read_json, remove, write_json
 
@@ -70,7 +71,8 @@ def plan(config: RunConfig) -> Preview:
     planned = make_plan(config, _earlier(config))
     memory = room(config.cluster)
     at_most = memory.shared_bytes if config.cluster.workers == "auto" else None
-    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most)
+    beside = config.cluster.cpu_count(planned.plan.device != "cpu")
+    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most, beside)
     projection.check(planned.plan, costs, memory)
     return Preview(planned, costs)
 
@@ -84,8 +86,9 @@ def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
     results = Path(config.output.path).absolute()
     _refuse_foreign(results)
     limit = deadline(config.cluster.walltime_s)
-    with disk_faults():
+    with disk_faults(), umask(config.cluster.umask):
         preview = plan(config)
+        give_to_group(results, config.cluster.group)
         with lease(results / "work"):
             return Driver(results / "work", preview, config, on_event, limit).run()
 
@@ -146,7 +149,7 @@ class Driver:
         begun = time.perf_counter()
         vanished = self._vanished()
         self._start()
-        executor = executors.start(self.config.cluster, self.preview.costs.workers, self.deadline.at)
+        executor = executors.start(self._wanted())
         try:
             executor.warm(str(self.work))
             self.on_event(
@@ -161,11 +164,18 @@ class Driver:
                     self._normalise()
                     self._unmark()
                     self._tell_failures()
+            if self.plan.scratch is not None:
+                executor.everywhere(scratch.clear, self.plan.scratch, str(self.work))
         finally:
             executor.close()
         outcome = self._finish()
         self.on_event(RunEnded(outcome.done, outcome.failed, self._nuclei(), time.perf_counter() - begun))
         return outcome
+
+    def _wanted(self) -> Wanted:
+        """What is asked of the executor."""
+        costs, gpu = self.preview.costs, self.plan.device != "cpu"
+        return Wanted(self.config.cluster, costs.workers, self.work, self.deadline.at, gpu, costs.cpu_workers)
 
     def _vanished(self) -> list[str]:
         """A note on slides that an earlier start finished and that are no longer among the inputs."""
@@ -221,7 +231,8 @@ class Driver:
         for task in tasks:
             if self.deadline.passed(stage):
                 return
-            yield Call(str(self.work), stage, task, self.session, self.deadline.start_by(stage))
+            longest_s = self.deadline.longest_s(stage)
+            yield Call(str(self.work), stage, task, self.session, self.deadline.start_by(stage), longest_s)
 
     def _open_tasks(self, stage: str) -> list[int]:
         """Numbers of the tasks that any unfinished slide needs."""
@@ -240,6 +251,9 @@ class Driver:
             mm2 += numbers["px"] * (plan.mpp_plan or 0.0) ** 2 / 1e6
             nuclei += numbers["nuclei"]
             seconds += numbers["seconds"]
+            if numbers.get("batch_halvings"):
+                note = "a GPU's memory ran out: a worker halved its batch and goes on; a smaller model.batch avoids it"
+                self.on_event(RunNote(f"{slide}: {note}"))
             self._book(slide, stage, numbers)
         self.on_event(TaskDone(stage, tuple(receipt["slides"]), nuclei, mm2, seconds))
         if receipt["failed"]:

@@ -32,7 +32,11 @@ class Deadline:
 
     def start_by(self, stage: str) -> float | None:
         """Seconds since the epoch by which a task of a stage must begin; None: any time."""
-        return None if self.at is None else self.at - LEAVING_S - self._longest_s.get(stage, 0.0)
+        return None if self.at is None else self.at - LEAVING_S - self.longest_s(stage)
+
+    def longest_s(self, stage: str) -> float:
+        """Seconds of the longest task of a stage so far."""
+        return self._longest_s.get(stage, 0.0)
 
     def passed(self, stage: str) -> bool:
         """Whether it is too late to begin another task of a stage."""
@@ -45,7 +49,7 @@ class Deadline:
         left_s = max(0.0, self.at - time.time())
         return (
             f"stopped in stage {stage}: {left_s:.0f} s are left before the time limit, and a task has taken up to "
-            f"{self._longest_s.get(stage, 0.0):.1f} s; the run is resumable: give the same command again"
+            f"{self.longest_s(stage):.1f} s; the run is resumable: give the same command again"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slidebatch import models
+from slidebatch import models, scratch
 from slidebatch.errors import EnvironmentFault
 from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
@@ -110,7 +110,11 @@ class Job:
         if number not in self._open:
             while len(self._open) >= OPEN_SLIDES:
                 self._open.popitem(last=False)[1].close()
-            self._open[number] = open_slide(self.at(number).source, z=self.plan.z, staged=str(self.work / "staged"))
+            source, staged = self.at(number).source, self.work / "staged"
+            if self.plan.scratch is not None:
+                folder = scratch.folder_of(self.plan.scratch, self.work)
+                source, staged = scratch.near(source, folder), folder / "staged"
+            self._open[number] = open_slide(source, z=self.plan.z, staged=str(staged))
         self._open.move_to_end(number)
         return self._open[number]
 

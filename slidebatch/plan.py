@@ -120,7 +120,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a worker must know. `z` is an index or "max"; `device` what `auto` became."""
+    """Everything a worker must know. `z` is an index or "max"; `device` what `auto` became.
+
+    scratch   folder of each node for copies of images, environment variables in it not filled in; None: no copies
+    """
 
     name: str
     slides: tuple[SlidePlan, ...]
@@ -137,6 +140,7 @@ class Plan:
     z: int | Literal["max"]
     attempts: int
     largest_px: int
+    scratch: str | None = None
 
     @property
     def stages(self) -> list[str]:

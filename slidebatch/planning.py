@@ -13,6 +13,7 @@ from pathlib import Path
 
 from slidebatch import models, sources
 from slidebatch.config import RunConfig
+from slidebatch.devices import place
 from slidebatch.errors import ConfigError, InputError, PlanError
 from slidebatch.models.protocol import Card
 from slidebatch.patches import choose_cell, margin_px
@@ -69,7 +70,7 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
     found = sources.find(spec)
     if found.plate and config.output.image == "none":
         raise ConfigError("output.image is none, but a plate's labels need its images beside them; use auto or copy")
-    device = models.pick_device(config.model.device)
+    device, told = place(config.model.device, config.cluster)
     model = models.settle(config.model, device)  # told to the workers, so that none takes another engine
     card = models.card(model, device)
     slides, faults, notes = _slides(config, spec, found, card)
@@ -93,9 +94,10 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
         output=config.output,
         z=config.input.z,
         attempts=config.cluster.attempts,
+        scratch=config.cluster.scratch,
         largest_px=config.tiling.largest_px,
     )
-    return Planned(plan, tuple(faults), tuple(notes), found.plate, truth)
+    return Planned(plan, tuple(faults), (*notes, *([told] if told else [])), found.plate, truth)
 
 
 def _choose(config: RunConfig, card: Card, device: str, shapes: Sequence[Shape]) -> Geometry:

@@ -31,7 +31,7 @@ KEPT_PER_SECOND = {"cpu": 0.6e6, "cuda": 30e6}
 
 @dataclass(frozen=True)
 class Costs:
-    """Projected costs of a plan with `workers` workers."""
+    """Projected costs of a plan with `workers` workers, and `cpu_workers` besides for what needs no GPU."""
 
     workers: int
     worker: memory.Projection
@@ -41,6 +41,7 @@ class Costs:
     kept_px: int
     fed_px: int
     seconds: float
+    cpu_workers: int = 0
 
     @property
     def overhead(self) -> float:
@@ -48,11 +49,12 @@ class Costs:
         return self.fed_px / max(self.kept_px, 1)
 
 
-def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
+def project(plan: Plan, workers: int, free_bytes: int | None = None, cpu_workers: int = 0) -> Costs:
     """Add up what a plan will take. With `free_bytes`, no more workers than fit it, but one."""
     worker = _worker(plan)
     if free_bytes is not None:
         workers = max(1, min(workers, free_bytes // worker.peak))
+        cpu_workers = max(0, min(cpu_workers, free_bytes // worker.peak - workers))
     shapes = [s.shape for s in plan.slides]
     kept, fed = sum(h * w for h, w in shapes), fed_px(shapes, plan.patches)
     tasks = {stage: len(plan.tasks(stage)) for stage in plan.stages}
@@ -65,6 +67,7 @@ def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
         kept_px=kept,
         fed_px=fed,
         seconds=fed / KEPT_PER_SECOND[plan.device] / workers,
+        cpu_workers=cpu_workers,
     )
 
 
@@ -80,7 +83,8 @@ def check(plan: Plan, costs: Costs, room: Room) -> None:
 
 
 def _check_memory(costs: Costs, room: Room) -> None:
-    peak, needed = costs.worker.peak, costs.worker.peak * costs.workers
+    peak, workers = costs.worker.peak, costs.workers + costs.cpu_workers
+    needed = peak * workers
     ways = "a smaller tiling.patch_px or a smaller output.shard_px"
     if room.each_bytes is not None and peak > room.each_bytes:
         raise PlanError(
@@ -88,8 +92,8 @@ def _check_memory(costs: Costs, room: Room) -> None:
             f"{_gb(room.each_bytes)}; set a larger cluster.job.memory_gb, {ways}"
         )
     if room.shared_bytes is not None and needed > room.shared_bytes:
-        some = "one worker" if costs.workers == 1 else f"{costs.workers} workers"
-        fewer = "" if costs.workers == 1 else "fewer cluster.workers, "
+        some = "one worker" if workers == 1 else f"{workers} workers"
+        fewer = "" if workers == 1 else "fewer cluster.workers, "
         raise PlanError(
             f"{some} would take {_gb(needed)} of memory (most in {costs.worker.worst}), but "
             f"{_gb(room.shared_bytes)} are free; set {fewer}{ways}"
@@ -172,6 +176,7 @@ def describe(plan: Plan, costs: Costs) -> str:
         f"{'unknown' if s.mpp_plan is None else format(s.mpp_plan, '.4g')} um/px)"
         for s in plan.slides
     ]
+    besides = f" and {costs.cpu_workers} without a GPU" if costs.cpu_workers else ""
     shown = slides if len(slides) <= 12 else [*slides[:10], f"  ... and {len(slides) - 10} more"]
     return "\n".join(
         [
@@ -182,7 +187,7 @@ def describe(plan: Plan, costs: Costs) -> str:
             f"margin {plan.patches.margin_px}; fed over kept {costs.overhead:.2f}",
             f"tiles: cores of {plan.tiles.core_px} px, halo {plan.tiles.halo_px}, ring {plan.tiles.ring_px}",
             "tasks: " + ", ".join(f"{n} {stage}" for stage, n in costs.tasks.items()),
-            f"workers: {costs.workers}, each at most {_gb(costs.worker.peak)} (most in {costs.worker.worst})",
+            f"workers: {costs.workers}{besides}, each at most {_gb(costs.worker.peak)} (most in {costs.worker.worst})",
             f"disk: about {_gb(costs.disk_bytes)} in {costs.files} files at {plan.output.path}",
             f"time: about {_duration(costs.seconds)} of network time",
         ]

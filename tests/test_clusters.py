@@ -16,6 +16,7 @@ import psutil
 import pytest
 from distributed import Client
 
+from slidebatch.deadline import LEAVING_S, VARIABLE
 from slidebatch.errors import ConfigError
 from slidebatch.executors import Existing
 from slidebatch.executors.spec import ClusterSpec
@@ -108,9 +109,10 @@ def test_a_dead_scheduler_stops_the_run_resumable(slides: Path, two: DaskCluster
     os.kill(two.scheduler.pid, signal.SIGKILL)
     _, told = engine.communicate(timeout=PATIENCE_S)
     assert engine.returncode == 1
-    errors = [line for line in told.decode().splitlines() if not line.startswith(("run ", "prepare", "maps", "infer"))]
-    assert errors == ["error: the connection to Dask's scheduler was lost; the run is resumable: "
-                      "give the same command again"]  # fmt: skip
+    usual = ("run ", "networks run", "prepare", "maps", "infer")
+    assert [line for line in told.decode().splitlines() if not line.startswith(usual)] == [
+        "error: the connection to Dask's scheduler was lost; the run is resumable: give the same command again"
+    ]
     two.stop()
     with dask_cluster(slides / "next", 1) as cluster:
         assert run(config(slides, "upset", cluster=by_file(cluster))).exit_status == 0
@@ -151,6 +153,19 @@ def _umask() -> int:
     now = os.umask(0)
     os.umask(now)
     return now
+
+
+def test_a_worker_whose_own_time_is_up_leaves_between_tasks(slides: Path, tmp_path: Path) -> None:
+    """A worker whose SLIDEBATCH_DEADLINE is over passes its call on and ends; the run goes on without blame."""
+    run(config(slides, "calm"))
+    with dask_cluster(tmp_path / "dask", 1) as cluster:
+        leaver = cluster.add_worker(more={VARIABLE: str(time.time() + LEAVING_S)})
+        time.sleep(LEAVING_S)
+        assert run(config(slides, "out", cluster=by_file(cluster))).exit_status == 0
+        assert leaver.wait(PATIENCE_S) == 0
+        assert cluster.workers[0].poll() is None
+    assert contents(slides / "out") == contents(slides / "calm")
+    assert (slides / "out" / "failures.jsonl").read_text() == ""
 
 
 # Refusals

@@ -16,19 +16,19 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 
 FLOORS = {
     0: {"ensemble"},
-    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release"},
+    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead"},
     2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline"},
     3: {"slides", "store", "models"},
     4: {
-        *("sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
+        *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
         *("prepare", "infer", "tiles", "seams", "paint", "measure"),
     },
     5: {"stages"},
     6: {"executors"},
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
-        *("batch", "planning", "projection", "finish", "lease", "progress", "status"),
-        *("training", "evaluate", "tuning", "results", "validate", "sweep", "jobscripts"),
+        *("batch", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
+        *("training", "evaluate", "tuning", "results", "validate", "sweep", "jobscripts", "doctor"),
     },
     10: {"cli", "__main__"},
 }
@@ -38,6 +38,8 @@ ANYWHERE = {"numpy", "pydantic"}
 DOORS = {
     "PIL": {"models", "training"},
     "dask": {"executors", "results"},
+    "dask_cuda": {"executors"},
+    "dask_jobqueue": {"executors"},
     "distributed": {"executors"},
     "imagecodecs": {"slides"},
     "numba": {"ensemble", "decode", "paste", "settle", "seams", "paint", "measure", "training"},

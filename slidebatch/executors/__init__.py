@@ -11,22 +11,40 @@ A run's driver gives an executor a stage's calls and gets receipts as they come,
 
 from __future__ import annotations
 
+from slidebatch.executors.cuda import Cuda
 from slidebatch.executors.existing import Existing
+from slidebatch.executors.jobs import Jobs
 from slidebatch.executors.local import Local
 from slidebatch.executors.protocol import Call, Executor
 from slidebatch.executors.serial import Serial
-from slidebatch.executors.spec import ClusterSpec
+from slidebatch.executors.spec import JOBS, ClusterSpec
+from slidebatch.executors.split import Split
+from slidebatch.executors.wanted import Wanted
 
-__all__ = ["Call", "ClusterSpec", "Executor", "Existing", "Local", "Serial", "start"]
+__all__ = ["Call", "ClusterSpec", "Executor", "Existing", "Local", "Serial", "Wanted", "start"]
 
 
-def start(spec: ClusterSpec, workers: int, until: float | None = None) -> Executor:
-    """The executor that the config asks for, with so many workers.
-
-    until   seconds since the epoch at which waiting for calls ends, or None
-    """
+def start(wanted: Wanted) -> Executor:
+    """The executor that a run asks for. ConfigError where it cannot be had; it says what is missing."""
+    spec = wanted.spec
     if spec.kind == "serial":
         return Serial()
     if spec.kind == "existing":
-        return Existing(spec, until)
-    return Local(workers, spec.umask, until)
+        return Existing(spec, wanted.until)
+    if spec.kind == "local":
+        return Local(wanted.workers, spec.umask, wanted.until)
+    main: Executor = Jobs(wanted, wanted.workers, wanted.gpu) if spec.kind in JOBS else Cuda(wanted)
+    if not wanted.cpu_workers:
+        return main
+    try:
+        return Split(main, _without_gpu(wanted))
+    except BaseException:
+        main.close()
+        raise
+
+
+def _without_gpu(wanted: Wanted) -> Executor:
+    """Workers besides, which load no network."""
+    if wanted.spec.kind in JOBS:
+        return Jobs(wanted, wanted.cpu_workers, gpu=False, network=False)
+    return Local(wanted.cpu_workers, wanted.spec.umask, wanted.until, network=False)

@@ -31,6 +31,7 @@ class Local(Window):
 def prepare() -> None:
     """Dask's settings in this process, for a scheduler in it and workers that it starts."""
     import dask
+    import distributed  # noqa: F401  (its loggers are there to be quiet)
 
     quiet()
     dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ class Call:
     """One task to be done, as it travels to a worker: the arguments of `stages.perform`.
 
     start_by   seconds since the epoch after which it must not be begun, or None
+    longest_s  how long the longest task of its stage has taken so far
     release    the driver's slidebatch: a worker with another one would give another answer
     """
 
@@ -23,6 +24,7 @@ class Call:
     task: int
     session: str
     start_by: float | None = None
+    longest_s: float = 0.0
     release: str = field(default_factory=release)
 
     @property
@@ -42,6 +44,9 @@ class Executor(Protocol):
 
     def run(self, calls: Iterable[Call]) -> Iterator[Receipt]:
         """Receipts of calls, in any order; the next call is taken when there is room. EnvironmentFault stops it."""
+
+    def everywhere(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in every worker that is there, for its effect; what a dying worker leaves out is left out."""
 
     def close(self) -> None:
         """Let the workers go."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from slidebatch.allocator import keep_memory
 from slidebatch.executors.protocol import Call
@@ -23,6 +23,9 @@ class Serial:
     def run(self, calls: Iterable[Call]) -> Iterator[Receipt]:
         for call in calls:
             yield perform(*call.arguments)
+
+    def everywhere(self, function: Callable[..., None], *arguments: object) -> None:
+        function(*arguments)
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from slidebatch import models
 from slidebatch.executors import machine
 from slidebatch.spec import Spec
 
@@ -103,4 +104,14 @@ class ClusterSpec(Spec):
             return 1
         if self.workers != "auto":
             return self.workers
+        if self.kind == "cuda":
+            return max(1, len(models.gpus()))
         return 1 if self.kind == "existing" else max(1, machine.usable_cores() // threads)
+
+    def cpu_count(self, gpu: bool) -> int:
+        """Workers without a GPU, besides those with one: at most as many as this machine has cores for, or jobs."""
+        if not gpu or self.kind not in ("cuda", *JOBS):
+            return 0
+        if self.cpu_workers != "auto":
+            return self.cpu_workers
+        return machine.usable_cores() if self.kind == "cuda" else 0

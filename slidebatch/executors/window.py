@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from slidebatch.errors import EnvironmentFault, SlidebatchError
 from slidebatch.executors.protocol import Call
-from slidebatch.executors.workers import do
+from slidebatch.executors.workers import LEAVING, do
 from slidebatch.stages import Receipt, warm
 
 PER_WORKER = 3
@@ -46,16 +46,19 @@ SETTINGS: dict[str, object] = {
 
 def quiet() -> None:
     """Dask's own words about lost connections and dead workers say nothing that a run does not say in a sentence."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    for name in ("distributed", *names):  # Dask gives several of its loggers levels of their own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @dataclass
 class Sent:
-    """A call under way: Dask's future of it, and how often it was sent."""
+    """A call under way: Dask's future of it, how often it was sent, and how often a worker that left passed it on."""
 
     call: Call
     future: Any
     times: int
+    passed: int
 
 
 class Window:
@@ -96,6 +99,9 @@ class Window:
         finally:
             self._forget()
 
+    def everywhere(self, function: Callable[..., None], *arguments: object) -> None:
+        self.client.run(function, *arguments, on_error="ignore")
+
     def look(self) -> None:
         """Called now and then while calls are under way; EnvironmentFault where nothing more can come of them."""
 
@@ -105,12 +111,12 @@ class Window:
 
     def _fill(self, waiting: Iterator[Call]) -> None:
         for call in islice(waiting, max(0, PER_WORKER * self.workers - len(self._sent))):
-            self._send(call, 1)
+            self._send(call)
 
-    def _send(self, call: Call, times: int) -> None:
-        key = f"{call.stage}-{call.task}-{times}-{call.session}"
+    def _send(self, call: Call, times: int = 1, passed: int = 0) -> None:
+        key = f"{call.stage}-{call.task}-{times}-{passed}-{call.session}"
         future = self.client.submit(do, call, key=key, pure=False)
-        self._sent[key] = Sent(call, future, times)
+        self._sent[key] = Sent(call, future, times, passed)
         future.add_done_callback(self._over.put)
 
     def _next(self) -> Receipt | None:
@@ -132,6 +138,9 @@ class Window:
 
         try:
             receipt: Receipt = one.future.result()
+            if receipt == LEAVING:
+                self._send(one.call, one.times, one.passed + 1)
+                return None
             return receipt
         except FutureCancelledError as error:
             raise EnvironmentFault(f"the connection to Dask's scheduler was lost; {RESUME}") from error
@@ -141,7 +150,7 @@ class Window:
                     f"workers died again and again ({one.call.stage}, task {one.call.task}), and no input is to "
                     f"blame; see the workers' logs; {RESUME}"
                 ) from error
-            self._send(one.call, one.times + 1)
+            self._send(one.call, one.times + 1, one.passed)
             return None
         except SlidebatchError:
             raise

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distributed import get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from slidebatch import allocator
+from slidebatch.deadline import deadline
 from slidebatch.errors import EnvironmentFault
 from slidebatch.executors.protocol import Call
 from slidebatch.release import release
@@ -98,14 +100,33 @@ def interrupts_ignored() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)  # type: ignore[arg-type]
 
 
+LEAVING: Receipt = {"leaving": True}
+"""The answer to a call that another worker must do."""
+
+
 def do(call: Call) -> Receipt:
-    """Do a call in this worker. EnvironmentFault where it has another slidebatch than the driver."""
+    """Do a call in this worker, or leave with `LEAVING` where this worker's own time is too short for it.
+
+    EnvironmentFault where it has another slidebatch than the driver.
+    """
     if call.release != release():
         raise EnvironmentFault(
             f"the worker on {socket.gethostname()} has slidebatch {release()} and the driver {call.release}; install "
             "the same in both, start the workers again, and give the same command again"
         )
+    mine = deadline(None)
+    mine.saw(call.stage, call.longest_s)
+    in_time = call.start_by is None or time.time() <= call.start_by
+    if in_time and mine.passed(call.stage):
+        _leave()
+        return LEAVING
     return perform(*call.arguments)
+
+
+def _leave() -> None:
+    """Close this worker, between two tasks; its nanny goes with it."""
+    worker = get_worker()
+    worker.loop.add_callback(worker.close_gracefully)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
     load(spec, device)    the network, ready to run
     settle(spec, device)  the spec with what "auto" becomes on this machine: for workers that may differ
     pick_device(name)     what "auto" becomes on this machine
+    gpus(), why_no_gpu()  the GPUs here, or what is missing for one
 
 Dense networks (`networks`) are found by the name of their kind, or of weights that ship with the package. Other
 families are modules with two functions, `card` and `load`, each of (settings, device, threads). A name with a dot in
@@ -24,7 +25,7 @@ from slidebatch.errors import ModelError
 from slidebatch.models.protocol import Card, Model
 from slidebatch.models.spec import ModelSpec
 
-__all__ = ["ModelSpec", "card", "load", "names", "pick_device", "register", "settle"]
+__all__ = ["ModelSpec", "card", "gpus", "load", "names", "pick_device", "register", "settle", "why_no_gpu"]
 
 DENSE = ("simple_conv", "small_unet", "small_unet_dense", "unet")
 """The kinds of dense networks, as `networks.NETWORKS` has them; told here so that naming them needs no torch."""
@@ -72,8 +73,25 @@ def pick_device(device: str) -> str:
     """What "auto", "cpu" or "cuda" means on this machine; never a silent CPU run. ModelError without a GPU."""
     if device == "cpu":
         return device
-    picked: str = _dense().pick_device(device)
+    picked: str = import_module("slidebatch.models.devices").pick_device(device)
     return picked
+
+
+def gpus() -> tuple[Any, ...]:
+    """The GPUs that this process may use (`devices.Gpu`: name, memory_bytes, capability)."""
+    return tuple(import_module("slidebatch.models.devices").gpus())
+
+
+def torch_version() -> str:
+    """The version of torch, and the CUDA it was built for. ImportError where it is broken."""
+    told: str = import_module("slidebatch.models.devices").torch_version()
+    return told
+
+
+def why_no_gpu() -> str | None:
+    """What is missing for networks to run on a GPU here; None where nothing is."""
+    missing: str | None = import_module("slidebatch.models.devices").why_no_gpu()
+    return missing
 
 
 def register(name: str, card_door: str, loader_door: str) -> None:

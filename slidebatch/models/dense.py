@@ -20,6 +20,7 @@ from torch import Tensor
 from slidebatch.errors import ModelError
 from slidebatch.models import networks
 from slidebatch.models.engines import Choice, Forward, choose, forward
+from slidebatch.models.halving import Halving
 from slidebatch.models.networks import Architecture
 from slidebatch.models.protocol import Card, Place
 from slidebatch.models.spec import ModelSpec
@@ -43,18 +44,6 @@ class Running:
     tta: str = "none"
 
 
-def pick_device(device: str) -> str:
-    """The device that "auto", "cpu", "cuda" or "cuda:1" means here. ModelError for a GPU that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(
-            f"device {device} was asked for, but torch {torch.__version__} finds no CUDA device here; "
-            "use device: cpu, or run on a machine with a GPU and its driver."
-        )
-    return device
-
-
 class DenseNetwork:
     """A dense network ready to run: a forward pass, and around it views, class probabilities and rounding."""
 
@@ -62,6 +51,12 @@ class DenseNetwork:
         self.card = card
         self.running = running
         self._forward = forward
+        self._batches = Halving(running.batch if running.device != "cpu" else 1, card)
+
+    @property
+    def halvings(self) -> int:
+        """How often the GPU's memory ran out, so that the batch was halved."""
+        return self._batches.halvings
 
     def maps(self, patches: npt.NDArray[np.float32], places: Sequence[Place] = ()) -> npt.NDArray[np.uint8]:
         """(N, C, Y, X) float32 in 0..1 -> (N, K, Y, X) uint8, 255 for probability 1; `places` are not used.
@@ -71,15 +66,14 @@ class DenseNetwork:
         patches = self._checked(patches)
         if self.running.device == "cpu" and torch.get_num_threads() != self.running.threads:
             torch.set_num_threads(self.running.threads)
-        size = self.running.batch if self.running.device != "cpu" else 1
-        found = [self._together(patches[i : i + size], size) for i in range(0, len(patches), size)]
+        found = self._batches.run(patches, self._together)
         empty = np.zeros((0, len(self.card.maps), *patches.shape[2:]), np.uint8)
         return np.concatenate([empty, *found])
 
     @torch.inference_mode()
     def _together(self, patches: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:
         """Class maps of up to `size` patches; a batch that is not full is filled up with blank ones."""
-        image = torch.from_numpy(patches).to(self.running.device)
+        image = self._placed(torch.from_numpy(patches))
         if len(image) < size:
             image = torch.cat([image, image.new_zeros(size - len(image), *image.shape[1:])])
         views = VIEWS[self.running.tta]
@@ -88,6 +82,12 @@ class DenseNetwork:
             chance += self._chance(image, view)
         grey = chance.mul_(255 / len(views)).round_().to(torch.uint8)
         return grey[: len(patches)].contiguous().cpu().numpy()
+
+    def _placed(self, image: Tensor) -> Tensor:
+        """Patches on the device; by way of pinned memory, from which a GPU fetches them by itself."""
+        if self.running.device == "cpu":
+            return image
+        return image.pin_memory().to(self.running.device, non_blocking=True)
 
     def _chance(self, image: Tensor, view: View) -> Tensor:
         """Probabilities (N, K, Y, X) float32 of all classes but background, from one view."""

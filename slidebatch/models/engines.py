@@ -98,9 +98,12 @@ def installed(engine: str) -> bool:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether a device multiplies in bfloat16, and does not only imitate it."""
+    """Whether a device multiplies in bfloat16, and does not only imitate it.
+
+    Where this machine has no GPU, one elsewhere is meant; it is taken to, and refuses for itself if it does not.
+    """
     if device != "cpu":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
 

@@ -30,12 +30,14 @@ class DaskCluster:
     def file(self) -> Path:
         return self.folder / "scheduler.json"
 
-    def add_worker(self, *more: str, python_path: Path = ROOT) -> subprocess.Popen[bytes]:
+    def add_worker(
+        self, *options: str, python_path: Path = ROOT, more: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start one worker process, without a nanny, so that its process is the worker."""
         arguments = ["worker", "--scheduler-file", str(self.file), "--no-nanny", "--memory-limit", "0", *LOCAL]
-        threads = () if "--nthreads" in more else ("--nthreads", "1")
+        threads = () if "--nthreads" in options else ("--nthreads", "1")
         name = f"worker{len(self.workers)}"
-        process = dask(self.folder, name, [*arguments, *threads, *more], python_path)
+        process = dask(self.folder, name, [*arguments, *threads, *options], python_path, more)
         self.workers.append(process)
         return process
 
@@ -46,14 +48,16 @@ class DaskCluster:
             process.wait()
 
 
-def dask(folder: Path, name: str, arguments: Sequence[str], python_path: Path = ROOT) -> subprocess.Popen[bytes]:
+def dask(
+    folder: Path, name: str, arguments: Sequence[str], python_path: Path = ROOT, more: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start `dask ...` in a folder, as on a machine with nothing in its environment but the package."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "dask", *arguments],
             cwd=folder,
-            env={**environment, "PYTHONPATH": str(python_path)},
+            env={**environment, "PYTHONPATH": str(python_path), **(more or {})},
             stdout=log,
             stderr=subprocess.STDOUT,
         )

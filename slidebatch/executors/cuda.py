@@ -1,0 +1,44 @@
+"""One worker process per GPU of this machine, by dask-cuda's LocalCUDACluster: each sees its own GPU and near cores.
+
+Source: dask-cuda 26.10, `LocalCUDACluster`. Not measured: no GPU was at hand (docs/gpu-queue.md).
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from slidebatch.errors import ConfigError
+from slidebatch.executors.local import prepare, settings
+from slidebatch.executors.wanted import Wanted
+from slidebatch.executors.window import Window
+from slidebatch.executors.workers import Own, interrupts_ignored
+
+
+def refuse_without(missing_gpu: str | None) -> None:
+    """ConfigError where the GPU, its driver or the extra is missing; it says which."""
+    if missing_gpu is not None:
+        raise ConfigError(f"cluster.kind is cuda, but {missing_gpu}; take kind local to run on the CPU")
+    if find_spec("dask_cuda") is None:
+        raise ConfigError(
+            "cluster.kind is cuda, but dask-cuda is not installed; install slidebatch[cuda], or take kind local, which "
+            "runs networks on the first GPU"
+        )
+
+
+class Cuda(Window):
+    """Starts a worker per GPU, and stops them at the end."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        from dask_cuda import LocalCUDACluster
+        from distributed import Client
+
+        prepare()
+        with interrupts_ignored():
+            # Nothing is spilled from a GPU: what a task holds there is gone when it ends.
+            self._cluster = LocalCUDACluster(n_workers=wanted.workers, device_memory_limit=0, **settings())
+        super().__init__(Client(self._cluster), wanted.workers, wanted.until)
+        self.client.register_plugin(Own(wanted.spec.umask))
+
+    def close(self) -> None:
+        super().close()
+        self._cluster.close()
