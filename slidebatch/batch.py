@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from slidebatch.events import (
     ignore,
 )
 from slidebatch.executors import Call, Executor, Wanted
-from slidebatch.executors.room import room
+from slidebatch.executors.room import Room, room
 from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
@@ -71,10 +71,18 @@ def plan(config: RunConfig) -> Preview:
     planned = make_plan(config, _earlier(config))
     memory = room(config.cluster)
     at_most = memory.shared_bytes if config.cluster.workers == "auto" else None
-    beside = config.cluster.cpu_count(planned.plan.device != "cpu")
-    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most, beside)
+    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most)
+    costs = replace(costs, cpu_workers=_besides(config, planned.plan, costs, memory))
     projection.check(planned.plan, costs, memory)
     return Preview(planned, costs)
+
+
+def _besides(config: RunConfig, plan: Plan, costs: Costs, memory: Room) -> int:
+    """Workers besides those with a GPU; auto: no more than there is memory for."""
+    wanted = config.cluster.cpu_count(plan.device != "cpu")
+    if config.cluster.cpu_workers != "auto" or memory.shared_bytes is None:
+        return wanted
+    return max(0, min(wanted, memory.shared_bytes // costs.worker.peak - costs.workers))
 
 
 def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:

@@ -49,12 +49,11 @@ class Costs:
         return self.fed_px / max(self.kept_px, 1)
 
 
-def project(plan: Plan, workers: int, free_bytes: int | None = None, cpu_workers: int = 0) -> Costs:
+def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
     """Add up what a plan will take. With `free_bytes`, no more workers than fit it, but one."""
     worker = _worker(plan)
     if free_bytes is not None:
         workers = max(1, min(workers, free_bytes // worker.peak))
-        cpu_workers = max(0, min(cpu_workers, free_bytes // worker.peak - workers))
     shapes = [s.shape for s in plan.slides]
     kept, fed = sum(h * w for h, w in shapes), fed_px(shapes, plan.patches)
     tasks = {stage: len(plan.tasks(stage)) for stage in plan.stages}
@@ -67,7 +66,6 @@ def project(plan: Plan, workers: int, free_bytes: int | None = None, cpu_workers
         kept_px=kept,
         fed_px=fed,
         seconds=fed / KEPT_PER_SECOND[plan.device] / workers,
-        cpu_workers=cpu_workers,
     )
 
 

@@ -33,9 +33,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def slides(tmp_path: Path) -> Path:
-    """Two slides, one of several tiles."""
+    """Slides that make several tasks of the stages that two workers are to share, and a small one."""
     rng = np.random.default_rng(21)
-    return write_slides(tmp_path, {"a": touching_field((700, 620), 24, rng), "b": touching_field((200, 220), 20, rng)})
+    truths = {name: touching_field((1300, 1200), 24, rng) for name in ("a", "b", "c")}
+    return write_slides(tmp_path, {**truths, "d": touching_field((200, 220), 20, rng)})
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def test_every_way_of_running_gives_the_same_bytes(slides: Path, two: DaskCluste
 
 
 def attempt_of(work: Path, process: int) -> Path | None:
-    """The attempt file of a task that a process works on."""
-    for path in (work / "attempts").glob("*.json"):
+    """The attempt file of a network's task that a process works on."""
+    for path in (work / "attempts").glob("infer-*.json"):
         try:
             if read_json(path)["process"] == process:
                 return path
@@ -76,7 +77,7 @@ def attempt_of(work: Path, process: int) -> Path | None:
 
 
 def stop_in_task(worker: int, work: Path, engine: subprocess.Popen[bytes]) -> None:
-    """SIGSTOP a worker while it works on a task."""
+    """SIGSTOP a worker while it works on a network's task."""
     end = time.monotonic() + PATIENCE_S
     while engine.poll() is None and time.monotonic() < end:
         if attempt_of(work, worker):

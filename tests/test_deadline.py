@@ -25,7 +25,7 @@ from tests.test_kills import write_config
 @pytest.fixture
 def slides(tmp_path: Path) -> Path:
     rng = np.random.default_rng(31)
-    return write_slides(tmp_path, {n: touching_field((1300, 1200), 24, rng) for n in ("a", "b", "c")})
+    return write_slides(tmp_path, {n: touching_field((1300, 1200), 24, rng) for n in ("a", "b")})
 
 
 def slow(folder: Path, seconds: float) -> dict[str, object]:

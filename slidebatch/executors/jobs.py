@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -95,10 +96,13 @@ class Jobs(Window):
             **job_settings(self.spec, workers, self.gpu),
         )
         try:
-            made.scale(1 if self.spec.adaptive else workers)
-            made.sync(made._correct_state)  # else what the scheduler says would be lost in the background
+            # As `scale` does, but waiting: in its background what the scheduler says would be lost.
+            for _ in range(1 if self.spec.adaptive else workers):
+                made.worker_spec.update(made.new_worker_spec())
+            made.sync(made._correct_state)
         except Exception as error:
-            made.close()
+            with suppress(AssertionError):  # it insists that a job which was refused had begun
+                made.close()
             remove(self._tls)
             raise ConfigError(f"{COMMANDS[self.spec.kind][0]} took no job: {_last_words(str(error))}") from error
         if self.spec.adaptive:
