@@ -215,6 +215,23 @@ def test_workers_that_do_several_tasks_at_a_time_are_refused(slides: Path, tmp_p
         assert "takes 2 tasks at a time; start workers with `--nthreads 1`" in refused(slides, cluster)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may hide a folder from a process")
+def test_workers_that_do_not_see_the_results_are_refused(slides: Path, tmp_path: Path) -> None:
+    """A worker whose results folder is another one is refused by name, at the start and when it comes late."""
+    (slides / "out").mkdir()
+    with dask_cluster(tmp_path / "dask", 0) as cluster:
+        cluster.add_blind_worker(slides / "out")
+        assert f"does not see {slides / 'out'}; set output.path" in refused(slides, cluster)
+    (slides / "late").mkdir()
+    with dask_cluster(tmp_path / "next", 1) as cluster:
+        engine = start(write_config(slides, "late", cluster=by_file(cluster)))
+        stop_in_task(cluster.workers[0].pid, slides / "late" / "work", engine)
+        cluster.add_blind_worker(slides / "late")
+        _, told = engine.communicate(timeout=PATIENCE_S)
+    assert engine.returncode == 2
+    assert "does not see" in told.decode()
+
+
 def test_a_cluster_that_is_not_there_is_refused(slides: Path, tmp_path: Path) -> None:
     """No scheduler's file, no scheduler behind it, no workers: each is told in a sentence that names the place."""
     missing = tmp_path / "nowhere.json"

@@ -145,6 +145,17 @@ def test_jobs_give_the_same_bytes(slides: Path, queue: FakeQueue) -> None:
     assert all(not psutil.pid_exists(job) or psutil.Process(job).status() == "zombie" for job in queue.jobs)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("queue", ["pbs"], indirect=True)
+def test_jobs_come_as_they_are_needed(slides: Path, queue: FakeQueue) -> None:
+    """Adaptive: a run begins with one job, never has more than `workers`, and ends with the calm run's bytes."""
+    run(config(slides, "calm"))
+    assert run(config(slides, "out", cluster=jobs("pbs", workers=2, adaptive=True))).exit_status == 0
+    assert contents(slides / "out") == contents(slides / "calm")
+    assert 1 <= len(queue.jobs) <= 2
+    assert all(not psutil.pid_exists(job) or psutil.Process(job).status() == "zombie" for job in queue.jobs)
+
+
 @pytest.mark.parametrize("queue", ["slurm"], indirect=True)
 def test_what_the_scheduler_says_is_passed_on(slides: Path, queue: FakeQueue) -> None:
     """A submission that is refused ends the run in one sentence with the scheduler's own words."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from slidebatch.errors import ConfigError, EnvironmentFault, SlidebatchError
 from slidebatch.executors.spec import ClusterSpec
-from slidebatch.executors.window import RESUME, SETTINGS, Window, quiet
+from slidebatch.executors.window import CLOSE_S, RESUME, SETTINGS, Window, quiet
 from slidebatch.executors.workers import Guest, Told, leave_token, tell
 from slidebatch.release import release
 
@@ -61,8 +61,10 @@ class Existing(Window):
 
     def close(self) -> None:
         if self.client.status == "running":
-            with suppress(Exception):  # the cluster may be going; nothing is lost with a plugin
-                self.client.unregister_worker_plugin(Guest.name)
+            # The cluster may be going, or a worker hang; nothing is lost with a plugin.
+            with suppress(Exception):
+                remove = self.client.scheduler.unregister_worker_plugin
+                self.client.sync(remove, name=Guest.name, callback_timeout=CLOSE_S)
         super().close()
 
     def _wait_for_a_worker(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,14 +31,23 @@ class DaskCluster:
     def file(self) -> Path:
         return self.folder / "scheduler.json"
 
+    def add_blind_worker(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Start a worker for which a folder is an empty one of its own, as on a machine that does not share it."""
+        hide = f'mount -t tmpfs none {shlex.quote(str(folder))} && exec "$@"'
+        return self.add_worker(wrapper=("unshare", "--mount", "sh", "-c", hide, "sh"))
+
     def add_worker(
-        self, *options: str, python_path: Path = ROOT, more: dict[str, str] | None = None
+        self,
+        *options: str,
+        python_path: Path = ROOT,
+        more: dict[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
         """Start one worker process, without a nanny, so that its process is the worker."""
         arguments = ["worker", "--scheduler-file", str(self.file), "--no-nanny", "--memory-limit", "0", *LOCAL]
         threads = () if "--nthreads" in options else ("--nthreads", "1")
         name = f"worker{len(self.workers)}"
-        process = dask(self.folder, name, [*arguments, *threads, *options], python_path, more)
+        process = dask(self.folder, name, [*arguments, *threads, *options], python_path, more, wrapper)
         self.workers.append(process)
         return process
 
@@ -49,13 +59,18 @@ class DaskCluster:
 
 
 def dask(
-    folder: Path, name: str, arguments: Sequence[str], python_path: Path = ROOT, more: dict[str, str] | None = None
+    folder: Path,
+    name: str,
+    arguments: Sequence[str],
+    python_path: Path = ROOT,
+    more: dict[str, str] | None = None,
+    wrapper: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `dask ...` in a folder, as on a machine with nothing in its environment but the package."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments],
+            [*wrapper, sys.executable, "-m", "dask", *arguments],
             cwd=folder,
             env={**environment, "PYTHONPATH": str(python_path), **(more or {})},
             stdout=log,
