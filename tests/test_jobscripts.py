@@ -43,7 +43,7 @@ def values(**more: object) -> dict[str, object]:
         "array": None,
         "own_log": False,
     }
-    run = {"config": "conf/plate.yaml", "sets": [], "sweep": "/f/out", "offset": 0, "through": None}
+    run = {"config": "conf/plate.yaml", "sets": [], "sweep": "/f/out", "nodes": 1, "offset": 0, "through": None}
     return {**told, **run, **more}
 
 
@@ -329,10 +329,10 @@ def test_wrong_submissions_give_two(arguments, words, tmp_path, monkeypatch, cap
 def test_a_run_takes_as_many_workers_as_its_job_has_cores(tmp_path) -> None:
     """Left to choose, a run takes the cores of its job, a network's threads each; told how many, it takes those."""
     shown: list[str] = []
-    for sets in ((), ("model.threads=4",), ("executor.workers=3",), ("executor.kind=serial",)):
+    for sets in ((), ("model.threads=4",), ("cluster.workers=3",), ("cluster.kind=serial",)):
         submit_run(RunAsked("conf/plate.yaml", sets), site("slurm", cpus=8), send=False, say=shown.append)
-    told = [re.findall(r"executor\.\S+=\w+", text) for text in shown]
-    assert told == [["executor.workers=8"], ["executor.workers=2"], ["executor.workers=3"], ["executor.kind=serial"]]
+    told = [re.findall(r"cluster\.\S+=\w+", text) for text in shown]
+    assert told == [["cluster.workers=8"], ["cluster.workers=2"], ["cluster.workers=3"], ["cluster.kind=serial"]]
 
 
 def test_the_shipped_configs_agree_with_the_defaults() -> None:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One slidebatch run on one node under SLURM. The same job again resumes it.
+# One slidebatch run under SLURM. The same job again resumes it.
 {% include "parts/directives.sh" %}
 
 set -euo pipefail
@@ -9,5 +9,10 @@ set -euo pipefail
 
 {% include "parts/environment.sh" %}
 
+{% if nodes > 1 %}
+id=$SLURM_JOB_ID
+{% include "parts/nodes.sh" %}
+{% else %}
 command=({{ python }} -m slidebatch run {{ config | quote }}{% for value in sets %} --set {{ value | quote }}{% endfor %})
+{% endif %}
 {% include "parts/engine.sh" %}

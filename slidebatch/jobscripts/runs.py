@@ -54,6 +54,7 @@ def run_values(asked: RunAsked, spec: JobSpec, settings: RunConfig, folder: Path
     return {
         **common_values(settings.name, asked.template, folder),
         "array": _members(spec, asked.template),
+        "nodes": 1 if asked.template == "workers" else spec.nodes,
         "config": str(config.absolute()) if config.is_file() else asked.config,
         "sets": [*asked.sets, *_sized(settings, spec, asked.template)],
     }
@@ -75,9 +76,10 @@ def _members(spec: JobSpec, template: str) -> str | None:
 
 def _sized(settings: RunConfig, spec: JobSpec, template: str) -> list[str]:
     """Workers for the cores of the job: where a site does not bind jobs to cores, a job sees all of its machine's."""
-    if template == "workers" or settings.executor.kind != "local" or settings.executor.workers != "auto":
+    alone = template != "workers" and spec.nodes == 1
+    if not alone or settings.cluster.kind != "local" or settings.cluster.workers != "auto":
         return []
-    return [f"executor.workers={max(1, spec.cpus // settings.model.threads)}"]
+    return [f"cluster.workers={max(1, spec.cpus // settings.model.threads)}"]
 
 
 def check_site(spec: JobSpec) -> None:

@@ -33,9 +33,12 @@ class JobSpec(Spec):
     queue: Word | None = Field(default=None, description="Queue; SLURM calls it a partition. None: the site's default.")
     account: Word | None = Field(default=None, description="Account or project that is charged.")
     walltime: str = Field(default="08:00:00", description="Time limit: hours:minutes:seconds, or days-hours:...")
-    cpus: PositiveInt = Field(default=8, description="Cores of a job.")
-    memory: str = Field(default="32 GiB", description="Memory of a job, with its unit: 32 GiB, 32 GB.")
-    gpus: NonNegativeInt = Field(default=0, description="GPUs of a job.")
+    nodes: PositiveInt = Field(
+        default=1, description="Template run: nodes of the job, each with these cores, memory and GPUs."
+    )
+    cpus: PositiveInt = Field(default=8, description="Cores of a node of a job.")
+    memory: str = Field(default="32 GiB", description="Memory of a node of a job, with its unit: 32 GiB, 32 GB.")
+    gpus: NonNegativeInt = Field(default=0, description="GPUs of a node of a job.")
     gpu_kind: Word | None = Field(default=None, description="SLURM: kind of GPU, such as a100.")
     select: Word | None = Field(default=None, description="PBS: more of the chunk, such as gpu_model=a100.")
     mail: Word | None = Field(default=None, description="Address that the scheduler writes to.")
@@ -52,7 +55,7 @@ class JobSpec(Spec):
     workers: PositiveInt = Field(default=4, description="Template workers: jobs of the array.")
     per_job: PositiveInt | None = Field(
         default=None,
-        description="Template workers: processes of a job; none: one a GPU, without GPUs one a core.",
+        description="Worker processes of a node, where nodes meet; none: one a GPU, without GPUs one a core.",
     )
     meet_s: PositiveInt = Field(default=3600, description="Template workers: how long a worker waits for the others.")
     grace_s: NonNegativeInt = Field(
@@ -98,7 +101,7 @@ class JobSpec(Spec):
 
     @property
     def processes(self) -> int:
-        """Worker processes of a job of workers."""
+        """Worker processes of a node whose workers meet those of others."""
         return self.per_job or self.gpus or self.cpus
 
 

@@ -65,6 +65,7 @@ def _part_values(array: Array, spec: JobSpec, part: Part, folder: Path) -> dict[
     return {
         **common_values(array.name, TEMPLATE, folder),
         "array": None if part.indices is None else RULES[spec.scheduler].array.format(part.indices + at_once),
+        "nodes": 1,
         "offset": part.offset,
         "through": part.through,
         "sweep": str(array.folder),

@@ -1,4 +1,4 @@
-"""A SLURM of one node for the tests of this folder: started once, stopped at the end."""
+"""A SLURM of two nodes for the tests of this folder: started once, stopped at the end."""
 
 from __future__ import annotations
 

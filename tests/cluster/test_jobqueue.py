@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +15,13 @@ from tests.conftest import ROOT
 from tests.support.dask_cluster import PATIENCE_S
 from tests.support.fields import touching_field
 from tests.support.runs import config, contents, run, write_slides
+from tests.support.slurm import Slurm
 from tests.test_kills import write_config
 
-pytest.importorskip("tests.support.slurm", reason="SLURM is not installed here")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
-def test_a_run_on_slurm_jobs(slurm: Any, tmp_path: Path) -> None:
+def test_a_run_on_slurm_jobs(slurm: Slurm, tmp_path: Path) -> None:
     """Two jobs as workers, one cancelled at work: the bytes of a calm run, and no job is left."""
     rng = np.random.default_rng(61)
     write_slides(tmp_path, {"a": touching_field((700, 620), 24, rng), "b": touching_field((200, 220), 20, rng)})

@@ -1,4 +1,4 @@
-"""Jobs on a real SLURM of one node: a run, sweeps as arrays, kills and resumes, workers that meet."""
+"""Jobs on a real SLURM of two nodes: a run, sweeps as arrays, kills and resumes, workers that meet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A SLURM of one node in a folder of its own: munge, controller and node, started and stopped by tests.
+"""A SLURM of two nodes in a folder of its own: munge, controller and nodes, started and stopped by tests.
 
 Everything is private (keys, sockets, ports, state), so that a SLURM that the machine may have is not touched. Needs
 Debian's slurm-wlm and munge, and root: the daemons start jobs as their user.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged", "squeue", "scancel", "scontrol")
 PATIENCE_S = 300
+NODES = ("n0", "n1")
 LARGEST = 5
 """MaxArraySize: small, so that short sweeps are split."""
 
@@ -24,18 +25,17 @@ CONFIG = """\
 ClusterName=slidebatch
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 PlugStackConfig={folder}/plugstack.conf
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -51,8 +51,9 @@ KillWait=3
 MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 State=UNKNOWN
-PartitionName=short Nodes={host} Default=YES MaxTime=60 State=UP
+NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=8000 State=UNKNOWN
+PartitionName=short Nodes=n0,n1 Default=YES MaxTime=60 State=UP
 """
 
 
@@ -92,10 +93,10 @@ class Slurm:
         return {**kept, "PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
 
     def start(self) -> None:
-        """Write the configuration, start munge, controller and node, wait until the node takes jobs."""
+        """Write the configuration, start munge, controller and nodes, wait until they take jobs."""
         folder, host = self.folder, socket.gethostname().split(".")[0]
         folder.chmod(0o755)
-        values = {"folder": folder, "host": host, "ports": _free_ports(2), "largest": LARGEST}
+        values = {"folder": folder, "host": host, "ports": _free_ports(3), "largest": LARGEST}
         (folder / "slurm.conf").write_text(CONFIG.format(**values))
         (folder / "plugstack.conf").write_text("optional spank_pbs.so\n")
         (folder / "munge.key").write_bytes(os.urandom(128))
@@ -108,12 +109,15 @@ class Slurm:
         self._until(lambda: (folder / "munge.socket").exists(), "munge")
         self._daemon("slurmctld", "-D", "-f", str(folder / "slurm.conf"))
         self._until(lambda: self.tell("scontrol", "ping", check=False).endswith("is UP"), "the controller")
-        self._daemon("slurmd", "-D", "-f", str(folder / "slurm.conf"))
-        self._until(lambda: "idle" in self.tell("sinfo", "-h", "-o", "%T", check=False), "the node")
+        for node in NODES:  # on one machine: Debian builds slurmd so that it may run several times
+            self._daemon("slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf"), out=f"slurmd.{node}")
+        self._until(lambda: self.tell("sinfo", "-N", "-h", "-o", "%T", check=False).split() == ["idle"] * 2, "a node")
 
-    def _daemon(self, *command: str) -> None:
-        with open(self.folder / f"{command[0]}.out", "wb") as out:
-            daemon = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out, start_new_session=True)
+    def _daemon(self, *command: str, out: str | None = None) -> None:
+        with open(self.folder / f"{out or command[0]}.out", "wb") as out_file:
+            daemon = subprocess.Popen(
+                command, env=self.environment, stdout=out_file, stderr=out_file, start_new_session=True
+            )
         self.daemons.append(daemon)
 
     def _until(self, ready: object, what: str) -> None:

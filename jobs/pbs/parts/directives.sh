@@ -7,10 +7,13 @@
 #PBS -A {{ job.account }}
 {% endif %}
 {% if scheduler == "torque" %}
-#PBS -l nodes=1:ppn={{ job.cpus }}{{ ":gpus=%d" % job.gpus if job.gpus else "" }}
+#PBS -l nodes={{ nodes }}:ppn={{ job.cpus }}{{ ":gpus=%d" % job.gpus if job.gpus else "" }}
 #PBS -l mem={{ memory }}
 {% else %}
-#PBS -l select=1:ncpus={{ job.cpus }}:mem={{ memory }}{{ ":ngpus=%d" % job.gpus if job.gpus else "" }}{{ ":" ~ job.select if job.select else "" }}
+#PBS -l select={{ nodes }}:ncpus={{ job.cpus }}:mem={{ memory }}{{ ":ngpus=%d" % job.gpus if job.gpus else "" }}{{ ":" ~ job.select if job.select else "" }}
+{% if nodes > 1 %}
+#PBS -l place=scatter
+{% endif %}
 {% endif %}
 #PBS -l walltime={{ walltime }}
 #PBS -j oe

@@ -5,8 +5,11 @@
 {% if job.account %}
 #SBATCH --account={{ job.account }}
 {% endif %}
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --nodes={{ nodes }}
+#SBATCH --ntasks-per-node=1
+{% if nodes > 1 %}
+#SBATCH --no-kill
+{% endif %}
 #SBATCH --cpus-per-task={{ job.cpus }}
 #SBATCH --mem={{ memory }}
 {% if job.gpus %}
