@@ -10,15 +10,18 @@ export DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=1000000
 export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-# One task at a time; a worker that knows its deadline leaves before it, between two tasks.
+# One task at a time; a worker that knows its deadline leaves before it, between two tasks. Each node fills in its own
+# folder for what is scratch; that of jobs is of no use to another.
+workers=(/bin/bash -c 'exec "$@" --local-directory "${TMPDIR:-/tmp}"' workers)
 {% if job.gpus %}
-workers=({{ python }} -m dask cuda worker --nthreads 1 --no-dashboard)
+workers+=({{ python }} -m dask cuda worker --nthreads 1 --no-dashboard)
 {% else %}
-workers=({{ python }} -m dask worker --nthreads 1 --nworkers {{ job.processes }} --no-dashboard)
+workers+=({{ python }} -m dask worker --nthreads 1 --nworkers {{ job.processes }} --no-dashboard)
 {% endif %}
-workers+=(--scheduler-file "$meet/scheduler.json" --memory-limit 0 --death-timeout 300 --local-directory "${TMPDIR:-/tmp}")
+workers+=(--scheduler-file "$meet/scheduler.json" --memory-limit 0 --death-timeout 300)
 
 started=()
+over=
 begin_scheduler() {
     (
         umask 077
@@ -35,9 +38,9 @@ begin_scheduler() {
         sleep 0.2
     done
 }
-# With the scheduler go the workers, wherever they are.
+# With the scheduler go the workers, wherever they are. Who might come later finds the file `over`, if there is to be one.
 end_scheduler() {
-    touch "$meet.over"
+    [ -z "$over" ] || touch "$over"
     kill -TERM "${started[@]}" 2> /dev/null || true
     wait "${started[@]}" 2> /dev/null || true
     rm -rf "$meet"

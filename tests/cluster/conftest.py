@@ -1,4 +1,4 @@
-"""A SLURM of two nodes for the tests of this folder: started once, stopped at the end."""
+"""A SLURM of two nodes and an undisturbed run, for the tests of this folder: made once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.held import write_calm
 from tests.support.slurm import Slurm, missing
 
 
@@ -24,3 +25,9 @@ def slurm() -> Iterator[Slurm]:
     finally:
         made.stop()
         shutil.rmtree(made.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of slides with their undisturbed run, for runs of other names beside it."""
+    return write_calm(tmp_path_factory.mktemp("runs"))

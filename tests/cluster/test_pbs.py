@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from slidebatch.sweep import array_of, open_sweep
 from tests.conftest import ROOT
 from tests.support.fake_pbs import LARGEST
 from tests.support.fields import touching_field
+from tests.support.held import Held, processes_of
 from tests.support.jobs import give, given, jobs_of, logs, submitted, until
 from tests.support.runs import config, contents, run, write_slides
 from tests.support.sweep_points import noted
@@ -30,7 +33,7 @@ def pbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What a user's command needs to find PBS; its jobs are ended at the end."""
     home = tmp_path_factory.mktemp("pbs")
     (home / "bin").mkdir()
-    for name in ("qsub", "qstat", "qdel"):
+    for name in ("qsub", "qstat", "qdel", "pbsdsh"):
         (home / "bin" / name).write_text(COMMAND.format(root=ROOT, python=sys.executable, name=name))
         (home / "bin" / name).chmod(0o755)
     told = {**os.environ, "FAKE_PBS": str(home), "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "LEAK": "yes"}
@@ -63,6 +66,35 @@ def test_a_run_is_given_to_qsub(pbs, tmp_path):
     assert contents(output) == contents(place / "calm"), logs(output)
     assert "LEAK=, 1" in logs(output)
     assert [p.name for p in jobs_of(output).glob("run-1.*")] == ["run-1.fake.log"]
+
+
+def test_two_nodes_of_pbs_and_a_killed_worker(pbs: dict[str, str], calm: Path) -> None:
+    """pbsdsh gives what it starts nothing of the script's environment and another folder; the workers of both nodes
+    have them all the same, work, and survive SIGKILL of one inside a network's task: the calm run's bytes, and nothing
+    of the job is left."""
+    held = Held(calm, "pbs-nodes")
+    more = ["--job", "nodes=2", "--job", "setup=['umask 027', 'export KEPT=\"a b\"']"]
+    give(pbs, "submit", held.write(), *SITE, *more)
+    victim, other = held.until_held(told=lambda: logs(held.output))
+    seen = [psutil.Process(process) for process in (victim, other)]
+    assert {one.environ()["PBS_NODENUM"] for one in seen} == {"0", "1"}
+    assert [(one.environ()["KEPT"], one.environ()["OMP_NUM_THREADS"], one.cwd()) for one in seen] == [
+        ("a b", "1", str(ROOT))
+    ] * 2
+    os.kill(victim, signal.SIGKILL)
+    held.open()
+    ended(pbs, held.output)
+    assert held.is_calm(), logs(held.output)
+    assert (held.output / "work" / "receipts").stat().st_mode & 0o777 == 0o750
+    until(
+        lambda: not processes_of(str(jobs_of(held.output))), told=lambda: str(processes_of(str(jobs_of(held.output))))
+    )
+    assert {p.name for p in jobs_of(held.output).iterdir()} == {
+        "run-0001.sh",
+        "submitted.jsonl",
+        "run-1.fake.log",
+        "slidebatch-test.o1",
+    }
 
 
 def test_an_array_is_split_and_its_last_job_stands_alone(pbs, tmp_path):
