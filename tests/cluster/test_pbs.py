@@ -76,25 +76,18 @@ def test_two_nodes_of_pbs_and_a_killed_worker(pbs: dict[str, str], calm: Path) -
     more = ["--job", "nodes=2", "--job", "setup=['umask 027', 'export KEPT=\"a b\"']"]
     give(pbs, "submit", held.write(), *SITE, *more)
     victim, other = held.until_held(told=lambda: logs(held.output))
-    seen = [psutil.Process(process) for process in (victim, other)]
-    assert {one.environ()["PBS_NODENUM"] for one in seen} == {"0", "1"}
-    assert [(one.environ()["KEPT"], one.environ()["OMP_NUM_THREADS"], one.cwd()) for one in seen] == [
-        ("a b", "1", str(ROOT))
-    ] * 2
+    found = [psutil.Process(process).environ() for process in (victim, other)]
+    assert {one["PBS_NODENUM"] for one in found} == {"0", "1"}
+    assert [(one["KEPT"], one["OMP_NUM_THREADS"]) for one in found] == [("a b", "1")] * 2
+    assert psutil.Process(victim).cwd() == psutil.Process(other).cwd() == str(ROOT)
     os.kill(victim, signal.SIGKILL)
     held.open()
     ended(pbs, held.output)
     assert held.is_calm(), logs(held.output)
     assert (held.output / "work" / "receipts").stat().st_mode & 0o777 == 0o750
-    until(
-        lambda: not processes_of(str(jobs_of(held.output))), told=lambda: str(processes_of(str(jobs_of(held.output))))
-    )
-    assert {p.name for p in jobs_of(held.output).iterdir()} == {
-        "run-0001.sh",
-        "submitted.jsonl",
-        "run-1.fake.log",
-        "slidebatch-test.o1",
-    }
+    until(lambda: not processes_of(str(jobs_of(held.output))))
+    left = {p.name for p in jobs_of(held.output).iterdir()}
+    assert left == {"run-0001.sh", "submitted.jsonl", "run-1.fake.log", "slidebatch-test.o1"}
 
 
 def test_an_array_is_split_and_its_last_job_stands_alone(pbs, tmp_path):

@@ -18,7 +18,6 @@ from tests.support.jobs import until
 from tests.support.runs import config, contents, run, write_slides
 from tests.test_kills import write_config
 
-
 LARGE: dict[str, Any] = {
     "tiling": {"patch_px": 256, "core_px": 384},
     "output": {"chunk_px": 128, "shard_px": 512},
