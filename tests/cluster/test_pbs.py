@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def test_two_nodes_of_pbs_and_a_killed_worker(pbs: dict[str, str], calm: Path) -
     assert {one["PBS_NODENUM"] for one in found} == {"0", "1"}
     assert [(one["KEPT"], one["OMP_NUM_THREADS"]) for one in found] == [("a b", "1")] * 2
     assert psutil.Process(victim).cwd() == psutil.Process(other).cwd() == str(ROOT)
+    scratch = [psutil.Process(process).parent().cmdline()[-1] for process in (victim, other)]
+    assert {Path(folder).name for folder in scratch} == {"tmp.single.0", "tmp.single.1"}
     os.kill(victim, signal.SIGKILL)
     held.open()
     ended(pbs, held.output)
@@ -88,6 +91,27 @@ def test_two_nodes_of_pbs_and_a_killed_worker(pbs: dict[str, str], calm: Path) -
     until(lambda: not processes_of(str(jobs_of(held.output))))
     left = {p.name for p in jobs_of(held.output).iterdir()}
     assert left == {"run-0001.sh", "submitted.jsonl", "run-1.fake.log", "slidebatch-test.o1"}
+
+
+def test_an_array_of_workers_meets_under_pbs(pbs: dict[str, str], calm: Path) -> None:
+    """Two jobs of an array meet, each with its own deadline; qdel of the second inside a network's task costs nothing
+    but that task: the calm run's bytes."""
+    held = Held(calm, "pbs-array")
+    wishes = ["--template", "workers", "--job", "workers=2", "--job", "walltime=01:00:00"]
+    before = int(time.time())
+    give(pbs, "submit", held.write(), *SITE, *wishes)
+    both = held.until_held(told=lambda: logs(held.output))
+    found = [psutil.Process(process).environ() for process in both]
+    assert sorted(one["PBS_ARRAY_INDEX"] for one in found) == ["0", "1"]
+    assert all(before <= int(one["SLIDEBATCH_DEADLINE"]) - 3600 <= time.time() for one in found)
+    victim = both[[one["PBS_ARRAY_INDEX"] for one in found].index("1")]
+    assert asked(pbs, "qdel", "1[1].fake") == 0
+    until(lambda: not psutil.pid_exists(victim))
+    held.open()
+    ended(pbs, held.output)
+    assert held.is_calm(), logs(held.output)
+    until(lambda: not processes_of(str(jobs_of(held.output))))
+    assert not list(jobs_of(held.output).glob("meet-*[0-9]"))
 
 
 def test_an_array_is_split_and_its_last_job_stands_alone(pbs, tmp_path):
