@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +25,6 @@ from tests.support.sweeps import results, written
 from tests.test_kills import write_config
 
 SITE = ["--scheduler", "pbs", "--job", "cpus=1", "--job", f"largest_array={LARGEST}"]
-COMMAND = '#!/bin/bash\nPYTHONPATH={root} exec {python} -m tests.support.fake_pbs {name} "$@"\n'
-
-
-@pytest.fixture
-def pbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What a user's command needs to find PBS; its jobs are ended at the end."""
-    home = tmp_path_factory.mktemp("pbs")
-    (home / "bin").mkdir()
-    for name in ("qsub", "qstat", "qdel", "pbsdsh"):
-        (home / "bin" / name).write_text(COMMAND.format(root=ROOT, python=sys.executable, name=name))
-        (home / "bin" / name).chmod(0o755)
-    told = {**os.environ, "FAKE_PBS": str(home), "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "LEAK": "yes"}
-    yield told
-    for folder in home.glob("[0-9]*"):
-        subprocess.run([home / "bin" / "qdel", folder.name], env=told, capture_output=True)
-    until(lambda: all((folder / "over").exists() for folder in home.glob("[0-9]*")))
 
 
 def ended(environment: dict[str, str], output: Path) -> None:
