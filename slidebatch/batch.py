@@ -71,7 +71,8 @@ def plan(config: RunConfig) -> Preview:
     planned = make_plan(config, _earlier(config))
     memory = room(config.cluster)
     at_most = memory.shared_bytes if config.cluster.workers == "auto" else None
-    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most)
+    workers = config.cluster.count(config.model.threads, planned.plan.device != "cpu")
+    costs = projection.project(planned.plan, workers, at_most)
     costs = replace(costs, cpu_workers=_besides(config, planned.plan, costs, memory))
     projection.check(planned.plan, costs, memory)
     return Preview(planned, costs)
@@ -82,7 +83,8 @@ def _besides(config: RunConfig, plan: Plan, costs: Costs, memory: Room) -> int:
     wanted = config.cluster.cpu_count(plan.device != "cpu")
     if config.cluster.cpu_workers != "auto" or memory.shared_bytes is None:
         return wanted
-    return max(0, min(wanted, memory.shared_bytes // costs.worker.peak - costs.workers))
+    left_bytes = memory.shared_bytes - costs.workers * costs.worker.peak
+    return max(0, min(wanted, left_bytes // costs.worker.peak_besides))
 
 
 def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:

@@ -6,6 +6,7 @@ A worker process opens a run once (`open_job`) and keeps its model and its most 
 from __future__ import annotations
 
 import socket
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -75,6 +76,7 @@ class Job:
         self.work = work
         self.plan: Plan = read_plan(work)
         self._open: OrderedDict[int, Slide] = OrderedDict()
+        self._opening = threading.Lock()
         self._tasks: dict[str, list[Task]] = {}
 
     @property
@@ -106,17 +108,24 @@ class Job:
         return self.windows[self.at(number).group]
 
     def open(self, number: int) -> Slide:
-        """The open slide; the least recently used one is closed when there are too many."""
-        if number not in self._open:
-            while len(self._open) >= OPEN_SLIDES:
-                self._open.popitem(last=False)[1].close()
-            source, staged = self.at(number).source, self.work / "staged"
-            if self.plan.scratch is not None:
-                folder = scratch.folder_of(self.plan.scratch, self.work)
-                source, staged = scratch.near(source, folder), folder / "staged"
-            self._open[number] = open_slide(source, z=self.plan.z, staged=str(staged))
-        self._open.move_to_end(number)
-        return self._open[number]
+        """The open slide; the least recently used one is closed when there are too many.
+
+        Safe to call from several threads: a slide that another thread still reads opens its files again.
+        """
+        with self._opening:
+            if number not in self._open:
+                while len(self._open) >= OPEN_SLIDES:
+                    self._open.popitem(last=False)[1].close()
+                self._open[number] = self._opened(number)
+            self._open.move_to_end(number)
+            return self._open[number]
+
+    def _opened(self, number: int) -> Slide:
+        source, staged = self.at(number).source, self.work / "staged"
+        if self.plan.scratch is not None:
+            folder = scratch.folder_of(self.plan.scratch, self.work)
+            source, staged = scratch.near(source, folder), folder / "staged"
+        return open_slide(source, z=self.plan.z, staged=str(staged))
 
     def tissue(self, number: int) -> TissueMask | None:
         """The stored mask, or None where everything is processed."""

@@ -51,6 +51,9 @@ BUNDLE_PX = {
 }
 """Small slides share a task up to this many pixels: a task must be worth its overhead."""
 
+GPU_BUNDLE_PX = 128e6
+"""Pixels fed that blocks share a task up to on a GPU: enough for several full batches, so that it seldom waits."""
+
 
 @dataclass(frozen=True)
 class SlidePlan:
@@ -163,6 +166,8 @@ class Plan:
     def tasks(self, stage: str) -> list[Task]:
         """The tasks of a stage, in a fixed order."""
         budget = BUNDLE_PX.get(stage, BUNDLE_PX["paint"])
+        if stage == "infer" and self.device != "cpu":
+            budget = GPU_BUNDLE_PX
         cost = self._fed_px if stage == "infer" else _area_px
         return [Task(stage, items) for items in _bundles(self._items(stage), cost, budget)]
 

@@ -7,7 +7,8 @@ after another, and writes its receipt. Faults are told apart:
   items go on, later stages skip the slide;
 * any other exception is tried again in place, then fails the slide, with its traceback;
 * a fault of the environment (disk, memory, device) is raised and stops the run, which can be resumed;
-* a worker's death leaves the attempt file behind, which blames exactly the slide that was being worked on.
+* a worker's death leaves the attempt file behind, which blames exactly the slide that was being worked on; where
+  several were, on a GPU, it blames none, and they are done one by one.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from slidebatch import paint, plan
 from slidebatch.allocator import give_back_excess
+from slidebatch.classmaps import create_maps, infer_maps, infer_together
 from slidebatch.errors import EnvironmentFault, InputError
 from slidebatch.geometry import Box
-from slidebatch.infer import create_maps, infer_detections, infer_maps
+from slidebatch.infer import infer_detections
 from slidebatch.job import Job, Made, open_job
 from slidebatch.measure import measure_region, merge_table
 from slidebatch.plan import Item, Task
@@ -112,15 +114,15 @@ def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str
     outputs: list[Path] = []
     slides: dict[str, dict[str, Any]] = {}
     failed: list[str] = []
-    for item in task.items:
+    wanted = [i for i in task.items if task.stage == "prepare" or not job.finished(i.slide)]
+    together = _together(job, task.stage, [i for i in wanted if not job.failed(i.slide)], attempt)
+    for item in wanted:
         name = job.at(item.slide).slide
-        if task.stage != "prepare" and job.finished(item.slide):
-            continue
         if job.failed(item.slide):
             failed.append(name)
             continue
         begun = time.perf_counter()
-        made = _tried(job, task.stage, item, function, attempt)
+        made = together.pop(item, None) or _tried(job, task.stage, item, function, attempt)
         if made is None:
             failed.append(name)
             continue
@@ -133,6 +135,27 @@ def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str
         }
         slides[name] = _added(slides.get(name), facts)
     return outputs, {"slides": slides, "failed": sorted(set(failed))}
+
+
+def _together(job: Job, stage: str, items: Sequence[Item], attempt: Attempt) -> dict[Item, Made]:
+    """What a GPU made of the items at once; those that are missing had a fault, and are done alone, to be told of it.
+
+    None is made so where a worker has died over several slides: each alone will show whose fault it was.
+    """
+    if stage != "infer" or job.plan.device == "cpu" or job.plan.card.family != "dense" or not items:
+        return {}
+    names = {job.at(i.slide).slide for i in items}
+    over = names.pop() if len(names) == 1 else SEVERAL
+    if attempt.deaths(over):
+        return {}
+    attempt.working_on(over)
+    try:
+        made = infer_together(job, items)
+    except (EnvironmentFault, OSError, MemoryError):
+        raise
+    except Exception:  # whose fault it is, shows when they are done alone
+        return {}
+    return {item: one for item, one in zip(items, made, strict=True) if isinstance(one, Made)}
 
 
 def _added(sofar: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +189,10 @@ def fail(job: Job, slide: str, stage: str, why: str, attempts: int, trace: str |
     record = {"slide": slide, "stage": stage, "why": why, "attempts": attempts}
     write_json(job.failure(slide), {**record, **({"traceback": trace} if trace else {})})
     return None
+
+
+SEVERAL = ""
+"""In an attempt file in place of a slide: several were being worked on, and a death is nobody's."""
 
 
 class Attempt:

@@ -16,12 +16,12 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 
 FLOORS = {
     0: {"ensemble"},
-    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline"},
+    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead", "cores"},
+    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "overlaps"},
     3: {"slides", "store", "models"},
     4: {
         *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
-        *("prepare", "infer", "tiles", "seams", "paint", "measure"),
+        *("prepare", "infer", "classmaps", "tiles", "seams", "paint", "measure"),
     },
     5: {"stages"},
     6: {"executors"},
