@@ -13,7 +13,7 @@ from typing import Any
 from slidebatch import executors, projection, scratch
 from slidebatch.config import RunConfig
 from slidebatch.deadline import Deadline, deadline
-from slidebatch.errors import ConfigError, EnvironmentFault
+from slidebatch.errors import ConfigError, OutOfTime
 from slidebatch.events import (
     InputFailed,
     OnEvent,
@@ -233,7 +233,7 @@ class Driver:
                 self._note(stage, receipt)
                 done += 1
         if done < len(tasks):
-            raise EnvironmentFault(self.deadline.sentence(stage))
+            raise OutOfTime(self.deadline.sentence(stage))
         self.on_event(StageEnded(stage, total, total, time.perf_counter() - begun))
 
     def _calls(self, stage: str, tasks: Sequence[int]) -> Iterator[Call]:

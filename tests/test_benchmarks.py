@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-SCRIPTS = ["nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures"]
+SCRIPTS = [
+    "nms",
+    "engine",
+    "decoding",
+    "merging",
+    "memory",
+    "kills",
+    "inference",
+    "training",
+    "system_a",
+    "pictures",
+    "gpu",
+]
 
 
 def benchmark(name: str, *options: str, **more: str) -> str:
@@ -51,3 +65,41 @@ def test_merging_loses_nothing_on_a_small_field():
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):
     """Each benchmark on real images runs to its end and prints its figures."""
     assert told in benchmark(name, "--quick", *options, SLIDEBATCH_TEST_DATA=str(realdata))
+
+
+def gpu_sh(*options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """The command that measures a GPU, on a machine that shows none."""
+    environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", **more}
+    command = [str(ROOT / "benchmarks" / "gpu.sh"), *options]
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_measuring_a_gpu_is_refused_without_one(tmp_path: Path) -> None:
+    """Without a GPU the command says what is missing, with status 2, before it makes or fetches anything."""
+    ended = gpu_sh("--folder", str(tmp_path / "made"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: no GPU to measure: ")
+    assert "--device cpu --quick tries the script" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_measuring_a_gpu_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """Out of time it keeps what is measured, status 1; given again it measures the rest alone, and shows all tables."""
+    options = ("--device", "cpu", "--quick", "--folder", str(tmp_path))
+    late = gpu_sh(*options, SLIDEBATCH_DEADLINE=str(time.time() - 1))
+    assert late.returncode == 1
+    assert "measurements are missing: give the same command again" in late.stderr
+    assert not list(tmp_path.glob("measured-*.json"))
+    whole = gpu_sh(*options)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    for told in ("* torch: ", "* driver: ", "* commit: ", "network alone", "engine, float32", "GPU-busy", "| auto | "):
+        assert told in whole.stdout
+    [kept] = tmp_path.glob("measured-*.json")
+    told = json.loads(kept.read_text())
+    lost = next(name for name in told["measured"] if name.startswith("copies|"))
+    kept.write_text(json.dumps({**told, "measured": {k: v for k, v in told["measured"].items() if k != lost}}))
+    again = gpu_sh(*options)
+    assert again.returncode == 0
+    assert [line.split(": ")[0] for line in again.stderr.splitlines()] == [lost]
+    assert len(json.loads(kept.read_text())["measured"]) == len(told["measured"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from slidebatch.errors import EnvironmentFault, SlidebatchError
+from slidebatch.errors import EnvironmentFault, OutOfTime, SlidebatchError
 from slidebatch.executors.protocol import Call
 from slidebatch.executors.workers import LEAVING, do
 from slidebatch.stages import Receipt, warm
@@ -160,7 +160,7 @@ class Window:
 
     def _refuse_late(self) -> None:
         if self.until is not None and time.time() > self.until:
-            raise EnvironmentFault(f"the time limit has come with tasks under way; {RESUME}")
+            raise OutOfTime(f"the time limit has come with tasks under way; {RESUME}")
 
     def _forget(self) -> None:
         """Let go of calls that nobody waits for any more."""

@@ -89,6 +89,12 @@ def torch_version() -> str:
     return told
 
 
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver; None where nothing tells it."""
+    told: str | None = import_module("slidebatch.models.devices").driver_version()
+    return told
+
+
 def why_no_gpu() -> str | None:
     """What is missing for networks to run on a GPU here; None where nothing is."""
     missing: str | None = import_module("slidebatch.models.devices").why_no_gpu()
