@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,7 @@ class Driver:
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
     ledger: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     told: set[str] = field(default_factory=set)
+    closed: set[int] = field(default_factory=set)
 
     @property
     def planned(self) -> Planned:
@@ -249,8 +250,7 @@ class Driver:
         job = self.job
         if stage == "prepare":
             return list(range(len(job.tasks(stage))))
-        closed = {n for n in range(len(self.plan.slides)) if job.finished(n)}
-        return [i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in closed for item in t.items)]
+        return [i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in self.closed for item in t.items)]
 
     def _note(self, stage: str, receipt: Receipt) -> None:
         """Book a receipt and tell about it."""
@@ -266,8 +266,7 @@ class Driver:
                 self.on_event(RunNote(f"{slide}: {note}"))
             self._book(slide, stage, numbers)
         self.on_event(TaskDone(stage, tuple(receipt["slides"]), nuclei, mm2, seconds))
-        if receipt["failed"]:
-            self._tell_failures()
+        self._tell(read_json(self.job.failure(slide)) for slide in receipt["failed"] if slide not in self.told)
 
     def _book(self, slide: str, stage: str, numbers: dict[str, float]) -> None:
         """Add a receipt's numbers of one slide to the ledger."""
@@ -290,11 +289,15 @@ class Driver:
             write_json(self.work / "normalisation.json", windows, durable=True)
 
     def _unmark(self) -> None:
-        """Take the markers of slides that must be done again, so that they do not count once half of it is done."""
+        """Take the markers of slides that must be done again, so that they do not count once half of it is done.
+
+        The others stay finished until the run's end: no later stage works on them.
+        """
         job = self.job
-        for number in range(len(self.plan.slides)):
-            if not job.finished(number):
-                remove(job.marker(number))
+        numbers = range(len(self.plan.slides))
+        self.closed = {n for n in numbers if job.finished(n)}
+        for number in set(numbers) - self.closed:
+            remove(job.marker(number))
 
     def _window(self, job: Job, numbers: Sequence[int]) -> dict[str, Any]:
         """The pooled window of a group; fields with other channels than most are quarantined."""
@@ -309,7 +312,10 @@ class Driver:
         return dict(window(list(sketches.values()), self.plan.normalise, rgb).to_json())
 
     def _tell_failures(self) -> None:
-        for failure in self._failures():
+        self._tell(self._failures())
+
+    def _tell(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
             if failure["slide"] not in self.told:
                 self.told.add(failure["slide"])
                 self.on_event(InputFailed(failure["slide"], failure["stage"], failure["why"]))
@@ -322,6 +328,7 @@ class Driver:
         failures = self._failures()
         attempt = Attempt(self.job, "manifest", 0, self.session)
         attempt.begin()
+        attempt.working_on(None)
         finish(self.job, self.config.model_dump(mode="json"), failures, dict(self.ledger))
         attempt.end()
         failed = {f["slide"] for f in failures}

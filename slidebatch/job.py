@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,12 +23,31 @@ from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import Window
-from slidebatch.plan import Plan, SlidePlan, Task, paint_print, read_normalisation, read_plan
+from slidebatch.plan import (
+    Plan,
+    SlidePlan,
+    Task,
+    decode_print,
+    infer_print,
+    paint_print,
+    prepare_print,
+    read_normalisation,
+    read_plan,
+)
 from slidebatch.slides import Slide, open_slide
 from slidebatch.store import read_json, read_shard
 
 OPEN_SLIDES = 4
 """Slides that a worker keeps open."""
+
+Print = Callable[[Plan, SlidePlan, object], str]
+PRINTS: dict[str, Print] = {
+    "prepare": lambda plan, slide, _: prepare_print(plan, slide),
+    "maps": infer_print,
+    "infer": infer_print,
+    "decode": decode_print,
+}
+"""What the results of stages depend on; those of all others on `paint_print`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,7 @@ class Job:
         self._open: OrderedDict[int, Slide] = OrderedDict()
         self._opening = threading.Lock()
         self._tasks: dict[str, list[Task]] = {}
+        self._prints: dict[tuple[Print, int], str] = {}
 
     @property
     def model(self) -> Model:
@@ -177,10 +198,18 @@ class Job:
 
     # Slides that are finished, and those that failed
 
+    def print_of(self, stage: str, number: int) -> str:
+        """Fingerprint of what a stage makes of a slide; taken once, for a slide has thousands of tasks."""
+        key = PRINTS.get(stage, paint_print), number
+        if key not in self._prints:
+            slide = self.at(number)
+            window = None if stage == "prepare" else self.windows.get(slide.group)
+            self._prints[key] = key[0](self.plan, slide, None if window is None else window.to_json())
+        return self._prints[key]
+
     def final_print(self, number: int) -> str:
         """What a slide's finished results depend on."""
-        window = self.windows.get(self.at(number).group)
-        return paint_print(self.plan, self.at(number), None if window is None else window.to_json())
+        return self.print_of("table", number)
 
     def finished(self, number: int) -> bool:
         """Whether an earlier start of this run finished the slide, with the very same settings."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slidebatch import paint, plan
+from slidebatch import paint
 from slidebatch.allocator import give_back_excess
 from slidebatch.classmaps import create_maps, infer_maps, infer_together
 from slidebatch.errors import EnvironmentFault, InputError
@@ -95,17 +95,7 @@ def warm(work: str, network: bool = True) -> None:
 
 def fingerprint(job: Job, task: Task) -> str:
     """What the result of a task depends on, for all its slides."""
-    return digest(task.stage, [(_slide_print(job, task.stage, i), i.box.tuple()) for i in task.items])
-
-
-def _slide_print(job: Job, stage: str, item: Item) -> str:
-    slide = job.at(item.slide)
-    if stage == "prepare":
-        return plan.prepare_print(job.plan, slide)
-    window = job.windows.get(slide.group)
-    stored = None if window is None else window.to_json()
-    prints = {"maps": plan.infer_print, "infer": plan.infer_print, "decode": plan.decode_print}
-    return prints.get(stage, plan.paint_print)(job.plan, slide, stored)
+    return digest(task.stage, [(job.print_of(task.stage, i.slide), i.box.tuple()) for i in task.items])
 
 
 def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str, Any]]:
@@ -204,10 +194,12 @@ class Attempt:
         self._deaths: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Count the deaths that earlier attempts of this session left behind."""
+        """Count the deaths that earlier attempts of this session left behind, and take their file over."""
         try:
             left = read_json(self.path)
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return
+        except ValueError:
             left = {}
         if left.get("session") == self.session:
             self._deaths = left["deaths"]
@@ -220,7 +212,8 @@ class Attempt:
         """How many workers have died over a slide in this task."""
         return self._deaths.get(slide, 0)
 
-    def working_on(self, slide: str) -> None:
+    def working_on(self, slide: str | None) -> None:
+        """Leave the file, which blames this slide for a death from now on; None: no slide."""
         self._write(slide)
 
     def end(self) -> None:
@@ -228,7 +221,8 @@ class Attempt:
 
     def _write(self, slide: str | None) -> None:
         """Not synced: it must outlive this process, not the machine."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_suffix(f".{os.getpid()}.partial")
         record = {"session": self.session, "slide": slide, "deaths": self._deaths, "process": os.getpid()}
         aside.write_text(json.dumps(record))
@@ -262,5 +256,4 @@ def _seams(job: Job, number: int, _: Box) -> Made:
 
 
 def _table(job: Job, number: int, _: Box) -> Made:
-    regions = [i.box for t in job.tasks("measure") for i in t.items if i.slide == number]
-    return merge_table(job, number, regions)
+    return merge_table(job, number, job.plan.boxes("measure", job.at(number)))
