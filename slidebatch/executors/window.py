@@ -1,4 +1,6 @@
-"""The one way of all Dask kinds: a bounded window of calls, sent one by one, whatever cluster does them.
+"""The one way of all Dask kinds: a bounded window of calls, whatever cluster does them.
+
+Calls that take milliseconds are sent several together: a message through Dask costs about as much as such a call.
 
 A call is never sent by `resources=` or `workers=`: such tasks Dask deals out at once and blames for every worker that
 dies. Who is to blame for a death the attempt files of `stages` say; here a call whose workers died is sent again.
@@ -16,11 +18,14 @@ from typing import Any
 
 from slidebatch.errors import EnvironmentFault, OutOfTime, SlidebatchError
 from slidebatch.executors.protocol import Call
-from slidebatch.executors.workers import LEAVING, do
+from slidebatch.executors.workers import TOGETHER_S, Done, do
 from slidebatch.stages import Receipt, warm
 
 PER_WORKER = 3
-"""Calls per worker that are under way at once; more would only wait at the workers."""
+"""Messages per worker that are under way at once; more would only wait at the workers."""
+
+MOST_TOGETHER = 64
+"""Calls of one message at most. A message takes client, scheduler and worker milliseconds, as small tasks do."""
 
 LOOK_S = 2.0
 """Between looks at the cluster."""
@@ -53,9 +58,9 @@ def quiet() -> None:
 
 @dataclass
 class Sent:
-    """A call under way: Dask's future of it, how often it was sent, and how often a worker that left passed it on."""
+    """Calls under way in one message: Dask's future, how often they were sent, how often a worker passed them on."""
 
-    call: Call
+    calls: tuple[Call, ...]
     future: Any
     times: int
     passed: int
@@ -73,6 +78,7 @@ class Window:
     def __init__(self, client: Any, workers: int, until: float | None = None, network: bool = True) -> None:
         self.client, self.workers, self.until, self.network = client, workers, until, network
         self._sent: dict[str, Sent] = {}
+        self._together = 1
         self._over: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._looked = time.monotonic()
 
@@ -88,13 +94,11 @@ class Window:
                 raise answer
 
     def run(self, calls: Iterable[Call]) -> Iterator[Receipt]:
-        waiting = iter(calls)
+        waiting, self._together = iter(calls), 1  # the calls of another stage take another time
         try:
             self._fill(waiting)
             while self._sent:
-                receipt = self._next()
-                if receipt is not None:
-                    yield receipt
+                yield from self._next()
                 self._fill(waiting)
         finally:
             self._forget()
@@ -110,17 +114,18 @@ class Window:
         self.client.close(timeout=CLOSE_S)
 
     def _fill(self, waiting: Iterator[Call]) -> None:
-        for call in islice(waiting, max(0, PER_WORKER * self.workers - len(self._sent))):
-            self._send(call)
+        while len(self._sent) < PER_WORKER * self.workers and (calls := tuple(islice(waiting, self._together))):
+            self._send(calls)
 
-    def _send(self, call: Call, times: int = 1, passed: int = 0) -> None:
-        key = f"{call.stage}-{call.task}-{times}-{passed}-{call.session}"
-        future = self.client.submit(do, call, key=key, pure=False)
-        self._sent[key] = Sent(call, future, times, passed)
+    def _send(self, calls: tuple[Call, ...], times: int = 1, passed: int = 0) -> None:
+        first = calls[0]
+        key = f"{first.stage}-{first.task}-{times}-{passed}-{first.session}"
+        future = self.client.submit(do, calls, key=key, pure=False)
+        self._sent[key] = Sent(calls, future, times, passed)
         future.add_done_callback(self._over.put)
 
-    def _next(self) -> Receipt | None:
-        """The next receipt; None where there is none yet, or the call was sent again."""
+    def _next(self) -> tuple[Receipt, ...]:
+        """The next receipts; none where there are none yet, or calls were sent again."""
         if time.monotonic() - self._looked > LOOK_S:
             self.look()
             self._refuse_late()
@@ -128,30 +133,33 @@ class Window:
         try:
             future = self._over.get(timeout=LOOK_S)
         except queue.Empty:
-            return None
+            return ()
         one = self._sent.pop(future.key, None)
-        return None if one is None else self._receipt(one)
+        return () if one is None else self._receipts(one)
 
-    def _receipt(self, one: Sent) -> Receipt | None:
+    def _receipts(self, one: Sent) -> tuple[Receipt, ...]:
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
         try:
-            receipt: Receipt = one.future.result()
-            if receipt == LEAVING:
-                self._send(one.call, one.times, one.passed + 1)
-                return None
-            return receipt
+            done: Done = one.future.result()
+            left = one.calls[len(done.receipts) :]
+            if left:
+                self._send(left, one.times, one.passed + 1)
+            if done.receipts:
+                each_s = done.seconds / len(done.receipts)
+                self._together = max(1, min(MOST_TOGETHER, int(TOGETHER_S / max(each_s, 1e-6))))
+            return done.receipts
         except FutureCancelledError as error:
             raise EnvironmentFault(f"the connection to Dask's scheduler was lost; {RESUME}") from error
         except KilledWorker as error:
             if one.times >= RESENDS:
                 raise EnvironmentFault(
-                    f"workers died again and again ({one.call.stage}, task {one.call.task}), and no input is to "
-                    f"blame; see the workers' logs; {RESUME}"
+                    f"workers died again and again ({one.calls[0].stage}, task {one.calls[0].task}), and no input is "
+                    f"to blame; see the workers' logs; {RESUME}"
                 ) from error
-            self._send(one.call, one.times + 1, one.passed)
-            return None
+            self._send(one.calls, one.times + 1, one.passed)
+            return ()
         except SlidebatchError:
             raise
         except Exception:
