@@ -27,6 +27,7 @@ from slidebatch.events import (
 )
 from slidebatch.executors import Call, Executor, Wanted
 from slidebatch.executors.room import Room, room
+from slidebatch.faults import readable
 from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
@@ -101,6 +102,12 @@ def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
         give_to_group(results, config.cluster.group)
         with lease(results / "work"):
             return Driver(results / "work", preview, config, on_event, limit).run()
+
+
+def _sketch(path: Path) -> Sketch:
+    """A slide's stored statistics. ResultsError where the file was broken after its task had ended."""
+    with readable(path, "the statistics are"):
+        return Sketch.from_json(read_json(path))
 
 
 def _refuse_foreign(results: Path) -> None:
@@ -301,7 +308,7 @@ class Driver:
 
     def _window(self, job: Job, numbers: Sequence[int]) -> dict[str, Any]:
         """The pooled window of a group; fields with other channels than most are quarantined."""
-        sketches = {n: Sketch.from_json(read_json(job.prepared(n).with_suffix(".json"))) for n in numbers}
+        sketches = {n: _sketch(job.prepared(n).with_suffix(".json")) for n in numbers}
         channels = Counter(len(s.quantiles) for s in sketches.values())
         most = max(channels, key=lambda c: (channels[c], c))
         for number in [n for n in numbers if len(sketches[n].quantiles) != most]:

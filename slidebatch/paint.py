@@ -17,9 +17,9 @@ from slidebatch.plan import level_shape
 from slidebatch.slides import read_grid
 from slidebatch.store import (
     create_array,
-    open_array,
     read_instances,
     read_shard,
+    region_reader,
     remove,
     write_group,
     write_region,
@@ -101,7 +101,7 @@ def pyramid_region(job: Job, number: int, region: Box, level: int) -> Made:
     files = []
     for group in (job.labels(number), job.image(number)):
         if group is not None:
-            above = np.asarray(open_array(group / str(level - 1))[(..., *finer.slices())])
+            above = region_reader(group / str(level - 1))(finer)
             files += write_region(group / str(level), halve(above), region)
     return Made(tuple(files))
 

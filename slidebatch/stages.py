@@ -24,7 +24,7 @@ from typing import Any
 from slidebatch import paint
 from slidebatch.allocator import give_back_excess
 from slidebatch.classmaps import create_maps, infer_maps, infer_together
-from slidebatch.errors import EnvironmentFault, InputError
+from slidebatch.errors import EnvironmentFault, InputError, SlidebatchError
 from slidebatch.geometry import Box
 from slidebatch.infer import infer_detections
 from slidebatch.job import Job, Made, open_job
@@ -169,6 +169,8 @@ def _tried(job: Job, stage: str, item: Item, function: StageFunction, attempt: A
             raise
         except Exception as error:
             if tried == tries:
+                if isinstance(error, SlidebatchError):
+                    return fail(job, name, stage, str(error), deaths + tried)
                 told = f"{type(error).__name__}: {error}"
                 return fail(job, name, stage, told, deaths + tried, traceback.format_exc())
     return None

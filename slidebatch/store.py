@@ -16,7 +16,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -28,12 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from pydantic import Field, PositiveInt, model_validator
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
-from slidebatch.errors import EnvironmentFault, ResultsError
+from slidebatch.errors import EnvironmentFault
+from slidebatch.faults import readable, system_errors
 from slidebatch.geometry import Box
 from slidebatch.instances import Instances
 from slidebatch.spec import Spec
@@ -196,6 +197,29 @@ def valid_receipt(path: Path, fingerprint: str) -> dict[str, Any] | None:
     return receipt if whole else None
 
 
+def lost_output(path: Path) -> Path | None:
+    """The first output that is not as large as its receipt says, or a lost receipt itself; None: all are there.
+
+    Only sizes are looked at.
+    """
+    try:
+        outputs = read_json(path)["outputs"]
+    except (FileNotFoundError, ValueError):
+        return path
+    for name, expected in outputs.items():
+        output = path.parent / name
+        if (None if expected is None else expected[0]) != _size(output):
+            return output.resolve()
+    return None
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 # Shards of nuclei
 
 
@@ -207,13 +231,8 @@ def write_shard(path: Path, arrays: dict[str, npt.NDArray[Any]], fingerprint: st
 
 def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a shard by name, or only those asked for. ResultsError if it is missing or broken."""
-    try:
-        with safe_open(str(path), framework="np") as shard:
-            return {name: shard.get_tensor(name) for name in names or shard.keys()}
-    except (FileNotFoundError, SafetensorError) as error:
-        raise ResultsError(
-            f"{path}: the shard is missing or broken ({error}); give the same command again to make it anew"
-        ) from error
+    with readable(path, "the shard is"), safe_open(str(path), framework="np") as shard:
+        return {name: shard.get_tensor(name) for name in names or shard.keys()}
 
 
 def read_instances(path: Path) -> Instances:
@@ -269,17 +288,32 @@ def _whole_chunks(size: int, chunk: int) -> int:
 
 
 def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array:
-    """An existing zarr array. ResultsError if it is not there.
+    """An existing zarr array. ResultsError if it is not there, or its metadata is broken.
 
     The file of an array in format 3 is read here: zarr's way takes a millisecond and two other threads.
     """
-    try:
+    with readable(path, "the zarr array is"):
         told = read_json(path / METADATA) if (path / METADATA).is_file() else {}
         if told.get("node_type") != "array":
             return zarr.open_array(str(path), mode=mode)
         return zarr.Array.from_dict(StorePath(LocalStore(path, read_only=mode == "r")), told)
-    except FileNotFoundError as error:
-        raise ResultsError(f"{path}: there is no zarr array; give the same command again to make it anew") from error
+
+
+def region_reader(path: Path) -> Callable[[Box], npt.NDArray[Any]]:
+    """A function that reads the pixels (..., Y, X) of a box of an array.
+
+    It raises a ResultsError where a file is broken. Empty ones it looks for: zarr takes an empty shard for a blank one.
+    """
+    array = open_array(path)
+
+    def read(box: Box) -> npt.NDArray[Any]:
+        with readable(path, "pixels of the zarr array are"):
+            for file in stored_files(path, array, box):
+                if _size(file) == 0:
+                    raise ValueError(f"{file.relative_to(path)} is empty")
+            return np.asarray(array[(..., *box.slices())])
+
+    return read
 
 
 def stored_files(array_path: Path, array: zarr.Array, box: Box) -> list[Path]:
@@ -305,7 +339,8 @@ def write_region(path: Path, pixels: npt.NDArray[Any], box: Box) -> list[Path]:
     files = stored_files(path, array, box)
     for file in files:
         file.unlink(missing_ok=True)
-    array[(..., *box.slices())] = pixels
+    with system_errors(path):
+        array[(..., *box.slices())] = pixels
     return files
 
 

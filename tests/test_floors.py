@@ -17,7 +17,7 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 FLOORS = {
     0: {"ensemble"},
     1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead", "cores"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "overlaps"},
+    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "overlaps", "faults"},
     3: {"slides", "store", "models"},
     4: {
         *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),

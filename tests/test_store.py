@@ -138,7 +138,7 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
     for broken in (path, tmp_path / "nothing.safetensors"):
         with pytest.raises(ResultsError, match=f"{broken.name}.*missing or broken.*same command again"):
             read_shard(broken)
-    with pytest.raises(ResultsError, match="there is no zarr array"):
+    with pytest.raises(ResultsError, match="nothing: the zarr array is missing or broken"):
         open_array(tmp_path / "nothing")
 
 

@@ -25,7 +25,7 @@ def stitched(maps: np.ndarray, grid: TileGrid, spec: DecodeSpec) -> tuple[np.nda
         window = decode_dense(maps[:, *tile.read.slices()], tile.read, spec)
         shards.append(claimed(extract(window, tile.valid, spec), tile, grid, shape))
     found = gather(shards, tiles, grid, shape)
-    replaced, joined = join(found, maps, spec, shape)
+    replaced, joined = join(found, lambda box: maps[:, *box.slices()], spec, shape)
     seamed = number_nuclei(found, replaced, joined, np.ones(len(found.rows) + len(joined), bool))
     canvas = np.zeros(shape, np.uint32)
     table = instances.concatenate([*shards, joined])
