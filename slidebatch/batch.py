@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,13 +27,12 @@ from slidebatch.events import (
 )
 from slidebatch.executors import Call, Executor, Wanted
 from slidebatch.executors.room import Room, room
-from slidebatch.faults import readable
 from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
-from slidebatch.normalise import Sketch, window
-from slidebatch.plan import Plan, read_normalisation, write_plan
+from slidebatch.plan import Plan, write_plan
 from slidebatch.planning import Geometry, Planned, make_plan
+from slidebatch.pooling import pool
 from slidebatch.projection import Costs
 from slidebatch.sharing import give_to_group, umask
 from slidebatch.stages import Attempt, Receipt, fail
@@ -102,12 +101,6 @@ def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
         give_to_group(results, config.cluster.group)
         with lease(results / "work"):
             return Driver(results / "work", preview, config, on_event, limit).run()
-
-
-def _sketch(path: Path) -> Sketch:
-    """A slide's stored statistics. ResultsError where the file was broken after its task had ended."""
-    with readable(path, "the statistics are"):
-        return Sketch.from_json(read_json(path))
 
 
 def _refuse_foreign(results: Path) -> None:
@@ -179,7 +172,7 @@ class Driver:
             for stage in self.plan.stages:
                 self._stage(executor, stage)
                 if stage == "prepare":
-                    self._normalise()
+                    pool(self.job)
                     self._unmark()
                     self._tell_failures()
             if self.plan.scratch is not None:
@@ -284,17 +277,6 @@ class Driver:
             if name not in {"seconds", "px", "nuclei"}:
                 row[name] = row.get(name, 0) + value
 
-    def _normalise(self) -> None:
-        """Pool the statistics of each group and store its window; unchanged windows leave the file alone."""
-        job = self.job
-        groups: dict[str, list[int]] = defaultdict(list)
-        for number, slide in enumerate(self.plan.slides):
-            if not job.failed(number):
-                groups[slide.group].append(number)
-        windows = {g: self._window(job, numbers) for g, numbers in groups.items()}
-        if windows != read_normalisation(self.work):
-            write_json(self.work / "normalisation.json", windows, durable=True)
-
     def _unmark(self) -> None:
         """Take the markers of slides that must be done again, so that they do not count once half of it is done.
 
@@ -305,18 +287,6 @@ class Driver:
         self.closed = {n for n in numbers if job.finished(n)}
         for number in set(numbers) - self.closed:
             remove(job.marker(number))
-
-    def _window(self, job: Job, numbers: Sequence[int]) -> dict[str, Any]:
-        """The pooled window of a group; fields with other channels than most are quarantined."""
-        sketches = {n: _sketch(job.prepared(n).with_suffix(".json")) for n in numbers}
-        channels = Counter(len(s.quantiles) for s in sketches.values())
-        most = max(channels, key=lambda c: (channels[c], c))
-        for number in [n for n in numbers if len(sketches[n].quantiles) != most]:
-            found = len(sketches.pop(number).quantiles)
-            why = f"found {found} channels where the rest of its plate has {most}; set normalise.per: slide"
-            fail(job, job.at(number).slide, "prepare", why, attempts=1)
-        rgb = job.at(next(iter(sketches))).rgb
-        return dict(window(list(sketches.values()), self.plan.normalise, rgb).to_json())
 
     def _tell_failures(self) -> None:
         self._tell(self._failures())

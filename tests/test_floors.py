@@ -27,7 +27,7 @@ FLOORS = {
     6: {"executors"},
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
-        *("batch", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
+        *("batch", "pooling", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
         *("training", "evaluate", "tuning", "results", "validate", "sweep", "jobscripts", "doctor"),
     },
     10: {"cli", "__main__"},
