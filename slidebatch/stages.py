@@ -5,7 +5,8 @@ after another, and writes its receipt. Faults are told apart:
 
 * an input at fault (`InputError`) fails that slide alone: `work/failed/<slide>.json` says where and why, other
   items go on, later stages skip the slide;
-* any other exception is tried again in place, then fails the slide, with its traceback;
+* any other exception is tried again in place, then fails the slide, with its traceback; a file of the run that
+  cannot be read (`ResultsError`) needs none;
 * a fault of the environment (disk, memory, device) is raised and stops the run, which can be resumed;
 * a worker's death leaves the attempt file behind, which blames exactly the slide that was being worked on; where
   several were, on a GPU, it blames none, and they are done one by one.
@@ -24,7 +25,7 @@ from typing import Any
 from slidebatch import paint
 from slidebatch.allocator import give_back_excess
 from slidebatch.classmaps import create_maps, infer_maps, infer_together
-from slidebatch.errors import EnvironmentFault, InputError, SlidebatchError
+from slidebatch.errors import EnvironmentFault, InputError, ResultsError
 from slidebatch.geometry import Box
 from slidebatch.infer import infer_detections
 from slidebatch.job import Job, Made, open_job
@@ -169,7 +170,7 @@ def _tried(job: Job, stage: str, item: Item, function: StageFunction, attempt: A
             raise
         except Exception as error:
             if tried == tries:
-                if isinstance(error, SlidebatchError):
+                if isinstance(error, ResultsError):
                     return fail(job, name, stage, str(error), deaths + tried)
                 told = f"{type(error).__name__}: {error}"
                 return fail(job, name, stage, told, deaths + tried, traceback.format_exc())

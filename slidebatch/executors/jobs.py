@@ -36,6 +36,9 @@ LISTED = {"slurm": ("squeue", "--noheader", "--jobs={}"), "pbs": ("qstat", "{}")
 REPLACE_S = 30.0
 """Between looks for jobs that have ended, whose place is then taken by new ones."""
 
+LOST_S = 15.0
+"""How long a job has for bringing a worker back that it lost, before it is cancelled."""
+
 GONE_S = 60.0
 """How long there may be neither a worker nor a job that could bring one."""
 
@@ -86,7 +89,7 @@ class Jobs(Window):
         """The cluster with its jobs submitted. ConfigError with the scheduler's own words where it takes none."""
         import dask_jobqueue
 
-        prepare()
+        prepare(LOST_S)
         kind = {"slurm": dask_jobqueue.SLURMCluster, "pbs": dask_jobqueue.PBSCluster}[self.spec.kind]
         made = kind(
             security=certificates(self._tls),
