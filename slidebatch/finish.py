@@ -156,17 +156,17 @@ def _forget_others(job: Job, good: Sequence[int]) -> None:
     for table in (job.results / "instances").glob("*.parquet"):
         if table not in tables:
             remove(table)
-    _prune(job.results / "labels.zarr", {job.image(n) or job.labels(n) for n in good})
+    wanted = {job.image(n) or job.labels(n) for n in good}
+    _prune(job.results / "labels.zarr", wanted, {p for w in wanted for p in w.parents})
 
 
-def _prune(folder: Path, wanted: set[Path]) -> None:
+def _prune(folder: Path, wanted: set[Path], above: set[Path]) -> None:
     """Remove the groups below `folder` that are neither wanted nor above a wanted one."""
-    above = {p for w in wanted for p in w.parents}
     for below in folder.iterdir():
-        if not below.is_dir() or below in wanted:
+        if below in wanted or not below.is_dir():
             continue
         if below in above:
-            _prune(below, wanted)
+            _prune(below, wanted, above)
         else:
             shutil.rmtree(below)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,7 +58,7 @@ def choose_cell(model: ModelSpec, card: Card, device: str, tiling: TilingSpec, s
 def candidates(shapes: Sequence[Shape]) -> list[Shape]:
     """Square cells, and the cells that cover the commonest small image exactly or in a few parts."""
     found = {(c, c) for c in CELLS_PX}
-    height, width = max(set(shapes), key=lambda s: (shapes.count(s), s))
+    height, width = max(Counter(shapes).items(), key=lambda one: (one[1], one[0]))[0]
     for parts in (1, 2, 3):
         cell = (
             ceil_to(math.ceil(height / parts), CELL_STEP_PX),
