@@ -24,6 +24,11 @@ for data in "${SLIDEBATCH_TEST_DATA:-}" "$root/shared/data" "$root/../shared/dat
     fi
 done
 
+if [ -n "${PYTHON:-}" ] && ! command -v "$PYTHON" > /dev/null; then
+    echo "error: PYTHON is $PYTHON, and there is no such program; leave it out, and an environment is made" >&2
+    exit 2
+fi
+
 # Told before gigabytes are fetched; what else may be missing for a GPU the benchmark itself says.
 if [[ " $* " != *" cpu "* ]] && ! "${PYTHON:-python3}" -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2> /dev/null; then
     echo "error: no GPU to measure: no NVIDIA driver is installed (libcuda.so.1 is missing); --device cpu --quick tries" \

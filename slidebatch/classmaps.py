@@ -9,7 +9,9 @@ Maps are blank where no nucleus in tissue can reach, pixel by pixel, so that not
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -78,12 +80,16 @@ def infer_together(job: Job, items: Sequence[Item], way: Overlaps | None = None)
         Reader(blocks, model, way.readers) as reader,
         closing(ahead(reader.patches, batches, way.reads)) as patches,
     ):
-        for number in blocks.blank():
-            behind.do(partial(blocks.store, number))
+        blank = deque(blocks.blank())
+        each = math.ceil(len(blank) / max(1, len(batches)))  # stored beside the network, not before it
         for batch, answers in zip(batches, model.stream(reader.waited(patches)), strict=True):
             for cell, answer in zip(batch, answers, strict=True):
                 if blocks.put(cell, answer):
                     behind.do(partial(blocks.store, cell.item))
+            for _ in range(min(each, len(blank))):
+                behind.do(partial(blocks.store, blank.popleft()))
+        for number in blank:
+            behind.do(partial(blocks.store, number))
     spent = {
         "seconds": time.perf_counter() - began,
         "network_s": model.busy_s - before[0],

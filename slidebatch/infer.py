@@ -7,12 +7,18 @@ leave is made in `classmaps`; here are the patches of both families, and what de
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
+from slidebatch.ahead import ahead
 from slidebatch.geometry import Box, whole
 from slidebatch.job import Job, Made
 from slidebatch.models.protocol import Detections, Place
+from slidebatch.overlaps import overlaps
 from slidebatch.plan import Plan, SlidePlan
 from slidebatch.slides import read_grid
 from slidebatch.store import write_shard
@@ -20,19 +26,27 @@ from slidebatch.tiling import Shape, mirror_index, parts
 
 
 def infer_detections(job: Job, number: int, block: Box) -> Made:
-    """Run a detector on a block; a detection counts where its centre lies in the cell grown by the slack."""
+    """Run a detector on a block; a detection counts where its centre lies in the cell grown by the slack.
+
+    One patch at a time, because a detector's batch mates change its answer; on a GPU the next ones are read meanwhile.
+    """
     plan, cells = job.plan, live_cells(job, number, block)
-    kept = [_empty_detections()]
-    for cell in cells:  # one patch at a time: a detector's batch mates change its answer
-        box = plan.patches.patch_box(cell)
-        patches, places = read_patch(job, number, box)[None], [Place(job.at(number).slide, box)]
-        for found in job.model.detect(patches, places):  # type: ignore[union-attr]
+    kept, spent = [_empty_detections()], {"network_s": 0.0, "wait_s": 0.0}
+    boxes = [plan.patches.patch_box(cell) for cell in cells]
+    began = time.perf_counter()
+    with closing(ahead(partial(read_patch, job, number), boxes, overlaps(plan.device).reads)) as patches:
+        for cell, box, patch in zip(cells, boxes, patches, strict=True):
+            ready = time.perf_counter()
+            [found] = job.model.detect(patch[None], [Place(job.at(number).slide, box)])  # type: ignore[union-attr]
             kept.append(centred(found, cell.grow(plan.decode.slack_px), job.at(number).shape))
+            spent["wait_s"] += ready - began
+            began = time.perf_counter()
+            spent["network_s"] += began - ready
     kept = [d for d in kept if len(d)] or kept
     arrays = {n: np.concatenate([getattr(d, n) for d in kept]) for n in ("box", "score", "mask")}
     path = job.detections(number, block)
     write_shard(path, arrays, plan.card.digest)
-    return Made((path,), nuclei=len(arrays["box"]), facts=fed(plan, cells))
+    return Made((path,), nuclei=len(arrays["box"]), facts={**fed(plan, cells), **spent})
 
 
 def live_cells(job: Job, number: int, block: Box) -> list[Box]:

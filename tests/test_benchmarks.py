@@ -81,6 +81,9 @@ def test_measuring_a_gpu_is_refused_without_one(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: no GPU to measure: ")
     assert "--device cpu --quick tries the script" in ended.stderr
     assert list(tmp_path.iterdir()) == []
+    absent = gpu_sh(PYTHON=str(tmp_path / "python"))
+    assert (absent.returncode, absent.stdout) == (2, "")
+    assert "there is no such program" in absent.stderr
 
 
 @pytest.mark.slow

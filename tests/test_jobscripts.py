@@ -335,6 +335,20 @@ def test_a_run_takes_as_many_workers_as_its_job_has_cores(tmp_path) -> None:
     assert told == [["cluster.workers=8"], ["cluster.workers=2"], ["cluster.workers=3"], ["cluster.kind=serial"]]
 
 
+def test_a_job_with_a_gpu_has_its_cores_for_the_other_stages(tmp_path) -> None:
+    """With a GPU the cores of a job are for workers besides the GPU's, unless the config counts them or has no GPU."""
+    shown: list[str] = []
+    for sets in ((), ("cluster.kind=cuda",), ("cluster.cpu_workers=3",), ("model.device=cpu",)):
+        submit_run(RunAsked("conf/plate.yaml", sets), site("slurm", cpus=8, gpus=1), send=False, say=shown.append)
+    told = [re.findall(r"cluster\.\S+workers=\w+", text) for text in shown]
+    assert told == [
+        ["cluster.cpu_workers=8"],
+        ["cluster.cpu_workers=8"],
+        ["cluster.cpu_workers=3"],
+        ["cluster.workers=8"],
+    ]
+
+
 def test_the_shipped_configs_agree_with_the_defaults() -> None:
     """conf/cluster/*.yaml are read, are for their scheduler, and show the defaults."""
     for scheduler in ("slurm", "pbs"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from slidebatch import batch, classmaps, models, planning
+from slidebatch import batch, classmaps, infer, models, planning
 from slidebatch.classmaps import Blocks, infer_maps, infer_together
 from slidebatch.errors import InputError
 from slidebatch.job import Job, open_job
@@ -236,6 +236,23 @@ def test_what_waits_is_bounded(slides: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert out["stored"] == len(items)
     assert most["ahead"] <= 2 + 2  # read ahead, being made, and the one in the network
     assert most["behind"] <= 1 + 2  # waiting, being stored, and the one that is given
+
+
+def test_a_detector_s_patches_are_read_ahead(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading ahead for a detector changes no bit of what it leaves, and its ledger tells seconds and waits."""
+    model = {"name": "oracle_detections", "settings": {"truth": str(slides / "truth")}}
+    job = kept(slides, model=model)
+    [item, *_] = [item for task in job.tasks("infer") for item in task.items]
+    path = job.detections(item.slide, item.box)
+    before = path.read_bytes()
+    for reads in (0, 2):
+        path.unlink()
+        monkeypatch.setattr(infer, "overlaps", lambda device, reads=reads: Overlaps(reads=reads))
+        made = infer.infer_detections(job, item.slide, item.box)
+        assert path.read_bytes() == before
+        assert made.nuclei > 0
+        assert made.facts["network_s"] > 0
+        assert made.facts["wait_s"] > 0
 
 
 def test_a_cpu_is_left_to_the_network() -> None:

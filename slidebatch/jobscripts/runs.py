@@ -9,6 +9,7 @@ from typing import Any
 
 from slidebatch.config import RunConfig, load
 from slidebatch.errors import ConfigError
+from slidebatch.executors.spec import HERE
 from slidebatch.jobscripts.folder import folder_of, remember, write_script
 from slidebatch.jobscripts.queue import submit_script
 from slidebatch.jobscripts.schedulers import RULES
@@ -76,8 +77,12 @@ def _members(spec: JobSpec, template: str) -> str | None:
 
 def _sized(settings: RunConfig, spec: JobSpec, template: str) -> list[str]:
     """Workers for the cores of the job: where a site does not bind jobs to cores, a job sees all of its machine's."""
-    alone = template != "workers" and spec.nodes == 1
-    if not alone or settings.cluster.kind != "local" or settings.cluster.workers != "auto":
+    cluster = settings.cluster
+    if template == "workers" or spec.nodes > 1 or cluster.kind not in HERE:
+        return []
+    if spec.gpus and settings.model.device != "cpu":  # a worker for each GPU used, and these besides
+        return [f"cluster.cpu_workers={spec.cpus}"] if cluster.cpu_workers == "auto" else []
+    if cluster.kind != "local" or cluster.workers != "auto":
         return []
     return [f"cluster.workers={max(1, spec.cpus // settings.model.threads)}"]
 
