@@ -14,17 +14,8 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPTS = [
-    "nms",
-    "engine",
-    "decoding",
-    "merging",
-    "memory",
-    "kills",
-    "inference",
-    "training",
-    "system_a",
-    "pictures",
-    "gpu",
+    *("nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures"),
+    *("tasks", "gpu", "executors", "sweep_decoding"),
 ]
 
 
@@ -49,6 +40,16 @@ def test_merging_loses_nothing_on_a_small_field():
     told = benchmark("merging", "--quick", "--repeats", "1")
     for fault in ("lost: 0", "invented: 0", "merged: 0", "split: 0"):
         assert fault in told, told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", ["plate", "slide"])
+def test_tasks_are_measured_at_the_smallest_size(batch: str):
+    """Either batch runs to its end by either executor, with as many tasks as asked for, and tells its figures."""
+    told = benchmark("tasks", "--quick", "--batch", batch)
+    ends = [line for line in told.splitlines() if "ms a task (bar 5)" in line]
+    assert len(ends) == 2
+    assert all(int(line.split()[0]) >= 200 for line in ends)
 
 
 @pytest.mark.slow
