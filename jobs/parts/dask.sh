@@ -1,3 +1,4 @@
+{% set interface = " --interface " ~ job.interface if job.interface else "" %}
 # The certificate of this meeting alone is what lets a process in: who cannot read the folder cannot join.
 export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME=tls
 export DASK_DISTRIBUTED__COMM__TLS__CA_FILE="$meet/certificate.pem"
@@ -14,11 +15,12 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # folder for what is scratch; that of jobs is of no use to another.
 workers=(/bin/bash -c 'exec "$@" --local-directory "${TMPDIR:-/tmp}"' workers)
 {% if job.gpus %}
-workers+=({{ python }} -m dask cuda worker --nthreads 1 --no-dashboard)
+workers+=({{ python }} -m dask cuda worker --nthreads 1)
 {% else %}
-workers+=({{ python }} -m dask worker --nthreads 1 --nworkers {{ job.processes }} --no-dashboard)
+workers+=({{ python }} -m dask worker --nthreads 1 --nworkers {{ processes }})
 {% endif %}
-workers+=(--scheduler-file "$meet/scheduler.json" --memory-limit 0 --death-timeout 300)
+workers+=(--no-dashboard --dashboard-address 127.0.0.1:0)
+workers+=(--scheduler-file "$meet/scheduler.json" --memory-limit 0 --death-timeout 300{{ interface }})
 
 started=()
 over=
@@ -31,7 +33,7 @@ begin_scheduler() {
             -keyout "$meet/key.pem" -out "$meet/certificate.pem" 2> "$meet/openssl.log"
     )
     trap end_scheduler EXIT
-    {{ python }} -m dask scheduler --scheduler-file "$meet/scheduler.json" --port 0 --dashboard-address 127.0.0.1:0 &
+    {{ python }} -m dask scheduler --scheduler-file "$meet/scheduler.json" --port 0 --dashboard-address 127.0.0.1:0{{ interface }} &
     started+=($!)
     until [ -s "$meet/scheduler.json" ]; do
         kill -0 "${started[0]}"

@@ -33,6 +33,9 @@ COMMANDS = {"slurm": ("sbatch", "squeue", "scancel"), "pbs": ("qsub", "qstat", "
 LISTED = {"slurm": ("squeue", "--noheader", "--jobs={}"), "pbs": ("qstat", "{}")}
 """Commands that list jobs which wait or run, the ids filled in."""
 
+NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+"""Of a worker: no dashboard, and what it still tells of its state over HTTP it tells its own machine alone."""
+
 REPLACE_S = 30.0
 """Between looks for jobs that have ended, whose place is then taken by new ones."""
 
@@ -162,7 +165,7 @@ def job_settings(spec: ClusterSpec, workers: int, gpu: bool) -> dict[str, Any]:
         "job_extra_directives": directives,
         "job_script_prologue": prologue(spec, workers),
         # The last of an option counts: a job's cores are for one task, and no memory limit of Dask's pauses a worker.
-        "worker_extra_args": ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard"],
+        "worker_extra_args": ["--nthreads", "1", "--memory-limit", "0", *NO_PAGE],
         **more,
     }
 

@@ -17,6 +17,9 @@ from slidebatch.jobscripts.spec import JobSpec
 from slidebatch.jobscripts.templates import fill, job_name
 from slidebatch.sweep.ranges import compress
 
+WAIT_S = 600
+"""How long a run whose workers are on other nodes does without any of them."""
+
 
 @dataclass(frozen=True)
 class RunAsked:
@@ -56,8 +59,9 @@ def run_values(asked: RunAsked, spec: JobSpec, settings: RunConfig, folder: Path
         **common_values(settings.name, asked.template, folder),
         "array": _members(spec, asked.template),
         "nodes": 1 if asked.template == "workers" else spec.nodes,
+        "processes": spec.processes(settings.model.threads),
         "config": str(config.absolute()) if config.is_file() else asked.config,
-        "sets": [*asked.sets, *_sized(settings, spec, asked.template)],
+        "sets": [*asked.sets, *_fitting(settings, spec, asked.template)],
     }
 
 
@@ -75,10 +79,16 @@ def _members(spec: JobSpec, template: str) -> str | None:
     return rules.array.format(compress(range(spec.workers)))
 
 
-def _sized(settings: RunConfig, spec: JobSpec, template: str) -> list[str]:
-    """Workers for the cores of the job: where a site does not bind jobs to cores, a job sees all of its machine's."""
+def _fitting(settings: RunConfig, spec: JobSpec, template: str) -> list[str]:
+    """Settings that follow from the job, where the config leaves them open.
+
+    A lone job takes workers for its cores: where a site does not bind jobs to cores, a job sees all of its machine's.
+    Where nodes meet, the engine waits for a worker for longer than at a desk: many of them read a shared file system.
+    """
     cluster = settings.cluster
-    if template == "workers" or spec.nodes > 1 or cluster.kind not in HERE:
+    if template == "workers" or spec.nodes > 1:
+        return [] if "wait_s" in cluster.model_fields_set else [f"cluster.wait_s={WAIT_S}"]
+    if cluster.kind not in HERE:
         return []
     if spec.gpus and settings.model.device != "cpu":  # a worker for each GPU used, and these besides
         return [f"cluster.cpu_workers={spec.cpus}"] if cluster.cpu_workers == "auto" else []

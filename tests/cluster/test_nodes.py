@@ -25,6 +25,8 @@ def test_two_nodes_of_slurm_and_a_killed_worker(slurm: Slurm, calm: Path) -> Non
     output = held.output
     victim, other = held.until_held(told=lambda: logs(output))
     assert {psutil.Process(p).environ()["SLURMD_NODENAME"] for p in (victim, other)} == {*NODES}
+    ports = {c.laddr for c in psutil.Process(victim).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert len({a.port for a in ports if not a.ip.startswith("127.")}) == 1, "the door of TLS, and nothing else"
     os.kill(victim, signal.SIGKILL)
     held.open()
     assert list(ended(slurm, output)[0].values()) == ["COMPLETED"], logs(output)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cluster.test_slurm import SITE, ended, states
 from tests.conftest import ROOT
-from tests.support.held import Held, processes_of
+from tests.support.held import Held, processes_of, processes_with
 from tests.support.jobs import give, jobs_of, logs, submitted, until
 from tests.support.slurm import Slurm
 
@@ -139,3 +139,23 @@ def test_the_engine_on_an_array_survives_a_kill_and_a_cancelled_job(slurm: Slurm
         f"meet-{job}.over",
         *names,
     }
+
+
+def test_a_lost_first_job_ends_the_others_and_the_same_array_resumes(slurm: Slurm, calm: Path) -> None:
+    """SIGKILL of everything in the first job, as when its node is lost: the workers of the other job leave by
+    themselves, and the same array again goes on to the calm run's bytes."""
+    held = Held(calm, "lost")
+    template = ["--template", "workers", "--job", "workers=2"]
+    give(slurm.environment, "submit", held.write(), *SITE, *template)
+    output, job = held.output, submitted(held.output)[0]["job"]
+    both = held.until_held(told=lambda: logs(output))
+    ours = slurm.environment["SLURM_CONF"]
+    for process in processes_with(SLURM_CONF=ours, SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID="0"):
+        process.kill()
+    ends = ended(slurm, output)[0]
+    assert ends[f"{job}_0"] in ("FAILED", "NODE_FAIL"), ends
+    assert not any(map(psutil.pid_exists, both))
+    held.open()
+    give(slurm.environment, "submit", held.folder / "lost.yaml", *SITE, *template)
+    assert set(ended(slurm, output)[1].values()) == {"COMPLETED"}, logs(output)
+    assert held.is_calm()

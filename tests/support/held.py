@@ -63,6 +63,7 @@ class Held:
         told = {"truth": self.folder / "truth", "gate": self._gate, "counts": self._counts}
         settings = {"schedule": schedule, **{key: str(path) for key, path in told.items()}}
         model = {"name": "tests.support.faulty_oracle", "settings": settings}
+        sections["cluster"] = {"wait_s": 600.0, **sections.get("cluster", {})}
         return write_config(self.folder, self.name, model=model, **LARGE, **sections)
 
     @property
@@ -75,7 +76,7 @@ class Held:
 
     def until_held(self, first: int = 1, second: int = 1, told: Callable[[], str] = str) -> tuple[int, int]:
         """The two processes that wait in the tasks, once these have begun for that many times; they live."""
-        until(lambda: self._held(first, second) is not None, told=told)
+        until(lambda: self._held(first, second) is not None, 600, told)
         found = self._held(first, second)
         assert found is not None, told()
         return found
@@ -113,4 +114,16 @@ def processes_of(word: str) -> list[str]:
         except psutil.Error:
             continue
         found += [line] if word in line else []
+    return found
+
+
+def processes_with(**variables: str) -> list[psutil.Process]:
+    """Living processes in whose environment all these variables have these values."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue
+        found += [process] if variables.items() <= environment.items() else []
     return found
