@@ -87,7 +87,9 @@ def link_images(folder: Path, count: int) -> Path:
 def write_sweep(folder: Path, name: str, grid: dict[str, list[Any]], options: argparse.Namespace) -> Path:
     """The config of a sweep over the linked images, in a folder of its own."""
     base = folder / "base.json"
-    base.write_text(config(folder / "images", folder / "unused", model=model_of(options)).model_dump_json())
+    cluster = {"kind": "serial"} if options.quick else {}
+    settings = config(folder / "images", folder / "unused", model=model_of(options), cluster=cluster)
+    base.write_text(settings.model_dump_json())
     asked = {
         "name": name,
         "kind": "decode",

@@ -61,6 +61,7 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
         ("decoding", ["--repeats", "1"], "megapixels/s"),
         ("memory", ["--oracle"], "megabytes"),
         ("kills", [], "identical 2;"),
+        ("sweep_decoding", ["--repeats", "1"], "4 points over one point and 4 decodings"),
     ],
 )
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):
