@@ -83,7 +83,8 @@ def test_workers_of_an_array_meet(slurm, tmp_path, site, status):
     until(told.exists, seconds=900, told=lambda: f"{states(slurm, job)} {logs(output)}")
     found = json.loads(told.read_text())
     run = ["-m", "slidebatch", "run", f"{ROOT}/conf/plate.yaml", *sets]
-    assert found["words"] == [*run, "--cluster", f"{meet}/scheduler.json"]
+    waits = ["--set", "cluster.wait_s=600"]
+    assert found["words"] == [*run, *waits, "--cluster", f"{meet}/scheduler.json"]
     assert [number for number, _ in found["jobs"]] == ["0", "1", "2"]
     assert found["total"] == sum(x * x for x in range(20))
     assert found["address"].startswith("tls://")
