@@ -96,7 +96,9 @@ def test_half_of_an_array_is_cancelled_and_resume_gives_what_is_missing(slurm, t
     assert [after[i]["metrics"]["square"] for i in range(12)] == [i * i for i in range(12)]
     assert len(list((output / "results").iterdir())) == 12
     assert all(after[i] == result for i, result in before.items())
-    assert sorted(noted(tmp_path / "log", "end")) == list(range(12))
+    ends = noted(tmp_path / "log", "end")  # a job that is cancelled may have done its point and not written it down
+    assert set(ends) == set(range(12))
+    assert [ends.count(i) for i in before] == [1] * len(before)
     assert "all 12 jobs are finished" in give(slurm.environment, "sweep", config_file, *SITE, "--resume", "--submit")
     assert len(submitted(output)) == 3 + len({i // LARGEST for i in missing})
 

@@ -87,10 +87,10 @@ def deadlines(slurm: Slurm, array: Held) -> tuple[list[int], list[int]]:
 
 
 def test_every_worker_of_an_array_knows_its_end_and_the_same_command_resumes(slurm: Slurm, limited: Limited) -> None:
-    """The workers are told the end of their own job to the second; SLURM ends all jobs of the array inside networks'
-    tasks; submitted again, the run gives the undisturbed result."""
+    """The workers are told the end of their own job, which SLURM rounds to a second; SLURM ends all jobs of the array
+    inside networks' tasks; submitted again, the run gives the undisturbed result."""
     held, output = limited.array, limited.array.output
-    assert limited.told == limited.ends
+    assert all(abs(told - end) <= 1 for told, end in zip(limited.told, limited.ends, strict=True))
     assert set(ended(slurm, output)[0].values()) == {"TIMEOUT"}, logs(output)
     held.open()
     give(slurm.environment, "submit", held.folder / f"{held.name}.yaml", *SITE, *ARRAY)
