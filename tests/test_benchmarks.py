@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,30 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPTS = [
-    *("nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures"),
+    *(
+        "nms",
+        "engine",
+        "decoding",
+        "merging",
+        "memory",
+        "kills",
+        "chaos",
+        "inference",
+        "training",
+        "system_a",
+        "pictures",
+    ),
     *("tasks", "gpu", "executors", "sweep_decoding"),
 ]
+INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+"""How chaos begins: a mount of its own."""
 
 
 def benchmark(name: str, *options: str, **more: str) -> str:
     """What a benchmark prints."""
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
 
@@ -40,6 +56,28 @@ def test_merging_loses_nothing_on_a_small_field():
     told = benchmark("merging", "--quick", "--repeats", "1")
     for fault in ("lost: 0", "invented: 0", "merged: 0", "split: 0"):
         assert fault in told, told
+
+
+def may_mount() -> bool:
+    return shutil.which("unshare") is not None and subprocess.run([*INSIDE, "true"]).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not may_mount(), reason="a disk that fills up needs a mount")
+def test_a_dozen_mixed_faults_leave_the_undisturbed_result(tmp_path: Path):
+    """Kills of workers, driver and scheduler, exceptions, cut files, a full disk: the same bytes, nothing done twice.
+
+    The same command again finds that nothing is missing and tells the same.
+    """
+    command = ["chaos", "--quick", "--oracle", "--folder", str(tmp_path)]
+    told = benchmark(*command)
+    assert "tasks begun again after they were done 0" in told, told
+    kept = (tmp_path / "chaos.json").read_text()
+    faults = Counter(event["fault"] for one in json.loads(kept)["rounds"] for event in one["events"])
+    asked = {"worker": 4, "scheduler": 1, "driver": 2, "exception": 2, "cut at rest": 1, "cut in a stage": 1, "disk": 1}
+    assert all(faults[fault] >= least for fault, least in asked.items()), faults
+    assert told.splitlines()[-1] == benchmark(*command).splitlines()[-1]
+    assert (tmp_path / "chaos.json").read_text() == kept
 
 
 @pytest.mark.slow
@@ -62,6 +100,7 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
         ("memory", ["--oracle"], "megabytes"),
         ("kills", [], "identical 2;"),
         ("sweep_decoding", ["--repeats", "1"], "4 points over one point and 4 decodings"),
+        ("chaos", [], "tasks begun again after they were done 0"),
     ],
 )
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):
