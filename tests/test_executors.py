@@ -122,6 +122,21 @@ def test_what_a_worker_gives_back_is_sent_again(tmp_path: Path, messages: list[t
     assert contents(tmp_path / "out") == contents(tmp_path / "calm")
 
 
+def test_workers_that_are_slow_to_go_do_not_spoil_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Dask gives up waiting for workers to end, as on a busy machine, the run that they have done is done."""
+    from distributed import LocalCluster
+
+    close = LocalCluster.close
+
+    def slowly(self: LocalCluster, timeout: float | None = None) -> None:
+        close(self, timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", slowly)
+    write_slides(tmp_path, {"a": touching_field((200, 200), 24, np.random.default_rng(72))})
+    assert run(config(tmp_path, "out", cluster={"kind": "local", "workers": 1})).exit_status == 0
+
+
 def test_no_worker_outlives_its_executor() -> None:
     executor = Local(workers=2)
     workers = [p for p in psutil.Process().children(recursive=True) if "multiprocessing-fork" in " ".join(p.cmdline())]

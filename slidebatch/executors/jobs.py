@@ -25,7 +25,7 @@ from slidebatch.executors.certificates import certificates
 from slidebatch.executors.local import prepare
 from slidebatch.executors.spec import ClusterSpec
 from slidebatch.executors.wanted import Wanted
-from slidebatch.executors.window import RESUME, SETTINGS, Window
+from slidebatch.executors.window import RESUME, SETTINGS, Window, let_go
 from slidebatch.executors.workers import ENVIRONMENT, Own
 from slidebatch.store import remove
 
@@ -85,7 +85,7 @@ class Jobs(Window):
 
     def close(self) -> None:
         super().close()
-        self._cluster.close()
+        let_go(self._cluster)
         remove(self._tls)
 
     def _submitted(self, workers: int) -> Any:

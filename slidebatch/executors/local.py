@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from slidebatch.errors import EnvironmentFault
-from slidebatch.executors.window import RESUME, SETTINGS, Window, quiet
+from slidebatch.executors.window import RESUME, SETTINGS, Window, let_go, quiet
 from slidebatch.executors.workers import ENVIRONMENT, Own, interrupts_ignored
 
 BACK_S = 300.0
@@ -49,7 +49,7 @@ class Here(Window):
 
     def close(self) -> None:
         super().close()
-        self._cluster.close()
+        let_go(self._cluster)
 
 
 class Local(Here):

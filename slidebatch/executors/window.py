@@ -12,6 +12,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -54,6 +55,16 @@ def quiet() -> None:
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
     for name in ("distributed", *names):  # Dask gives several of its loggers levels of their own
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def let_go(cluster: Any) -> None:
+    """Close a cluster that the run started.
+
+    On a busy machine a killed worker may take longer to be gone than Dask waits. That is no fault of a run whose work
+    is done: Dask tries once more as this process ends.
+    """
+    with suppress(TimeoutError):
+        cluster.close()
 
 
 @dataclass
