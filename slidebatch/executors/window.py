@@ -12,7 +12,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -38,6 +38,7 @@ CLOSE_S = 10.0
 """What a scheduler has for saying good-bye; one that is gone says nothing."""
 
 RESUME = "the run is resumable: give the same command again"
+LOST = f"the connection to Dask's scheduler was lost; {RESUME}"
 
 SETTINGS: dict[str, object] = {
     # A dead worker must not fail tasks: attempt files decide who is to blame, not Dask.
@@ -65,6 +66,20 @@ def let_go(cluster: Any) -> None:
     """
     with suppress(TimeoutError):
         cluster.close()
+
+
+@contextmanager
+def asking(client: Any) -> Iterator[None]:
+    """Around whatever is asked of a scheduler: EnvironmentFault where it goes before it answers.
+
+    A connection that was lost is an OSError, a client that has noticed it raises what it likes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if client.status == "running" and not isinstance(error, OSError | RuntimeError):
+            raise
+        raise EnvironmentFault(LOST) from error
 
 
 @dataclass
@@ -100,7 +115,9 @@ class Window:
 
     def warm(self, work: str) -> None:
         """A worker that dies over it is left to its first task."""
-        for answer in self.client.run(warm, work, self.network, on_error="return").values():
+        with asking(self.client):
+            answers = self.client.run(warm, work, self.network, on_error="return")
+        for answer in answers.values():
             if isinstance(answer, Exception) and not isinstance(answer, OSError):
                 raise answer
 
@@ -115,7 +132,8 @@ class Window:
             self._forget()
 
     def everywhere(self, function: Callable[..., None], *arguments: object) -> None:
-        self.client.run(function, *arguments, on_error="ignore")
+        with asking(self.client):
+            self.client.run(function, *arguments, on_error="ignore")
 
     def look(self) -> None:
         """Called now and then while calls are under way; EnvironmentFault where nothing more can come of them."""
@@ -131,7 +149,8 @@ class Window:
     def _send(self, calls: tuple[Call, ...], times: int = 1, passed: int = 0) -> None:
         first = calls[0]
         key = f"{first.stage}-{first.task}-{times}-{passed}-{first.session}"
-        future = self.client.submit(do, calls, key=key, pure=False)
+        with asking(self.client):
+            future = self.client.submit(do, calls, key=key, pure=False)
         self._sent[key] = Sent(calls, future, times, passed)
         future.add_done_callback(self._over.put)
 
@@ -162,7 +181,7 @@ class Window:
                 self._together = max(1, min(MOST_TOGETHER, int(TOGETHER_S / max(each_s, 1e-6))))
             return done.receipts
         except FutureCancelledError as error:
-            raise EnvironmentFault(f"the connection to Dask's scheduler was lost; {RESUME}") from error
+            raise EnvironmentFault(LOST) from error
         except KilledWorker as error:
             if one.times >= RESENDS:
                 raise EnvironmentFault(
@@ -186,4 +205,5 @@ class Window:
         left = [one.future for one in self._sent.values()]
         self._sent = {}
         if left and self.client.status == "running":
-            self.client.cancel(left, force=True)
+            with suppress(OSError, RuntimeError):  # a scheduler that is gone has forgotten them
+                self.client.cancel(left, force=True)
