@@ -50,7 +50,7 @@ def test_every_benchmark_says_what_it_does(name):
     assert "usage:" in benchmark(name, "--help")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_merging_loses_nothing_on_a_small_field():
     """On a dense touching field nothing is lost, merged, split or invented."""
     told = benchmark("merging", "--quick", "--repeats", "1")
@@ -62,7 +62,7 @@ def may_mount() -> bool:
     return shutil.which("unshare") is not None and subprocess.run([*INSIDE, "true"]).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not may_mount(), reason="a disk that fills up needs a mount")
 def test_a_dozen_mixed_faults_leave_the_undisturbed_result(tmp_path: Path):
     """Kills of workers, driver and scheduler, exceptions, cut files, a full disk: the same bytes, nothing done twice.
@@ -80,7 +80,7 @@ def test_a_dozen_mixed_faults_leave_the_undisturbed_result(tmp_path: Path):
     assert (tmp_path / "chaos.json").read_text() == kept
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("batch", ["plate", "slide"])
 def test_tasks_are_measured_at_the_smallest_size(batch: str):
     """Either batch runs to its end by either executor, with as many tasks as asked for, and tells its figures."""
@@ -90,7 +90,7 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
     assert all(int(line.split()[0]) >= 200 for line in ends)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("name", "options", "told"),
@@ -100,7 +100,6 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
         ("memory", ["--oracle"], "megabytes"),
         ("kills", [], "identical 2;"),
         ("sweep_decoding", ["--repeats", "1"], "4 points over one point and 4 decodings"),
-        ("chaos", [], "tasks begun again after they were done 0"),
     ],
 )
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):
@@ -127,7 +126,7 @@ def test_measuring_a_gpu_is_refused_without_one(tmp_path: Path) -> None:
     assert "there is no such program" in absent.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_measuring_a_gpu_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """Out of time it keeps what is measured, status 1; given again it measures the rest alone, and shows all tables."""
     options = ("--device", "cpu", "--quick", "--folder", str(tmp_path))
