@@ -21,7 +21,7 @@ from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import Window
-from slidebatch.plan import Plan, SlidePlan, Task, paint_print, read_normalisation, read_plan
+from slidebatch.plan import Plan, SlidePlan, Task, measure_print, read_normalisation, read_plan
 from slidebatch.slides import Slide, open_slide
 from slidebatch.store import read_json, read_shard
 
@@ -171,7 +171,7 @@ class Job:
     def final_print(self, number: int) -> str:
         """What a slide's finished results depend on."""
         window = self.windows.get(self.at(number).group)
-        return paint_print(self.plan, self.at(number), None if window is None else window.to_json())
+        return measure_print(self.plan, self.at(number), None if window is None else window.to_json())
 
     def finished(self, number: int) -> bool:
         """Whether an earlier start of this run finished the slide, with the very same settings."""

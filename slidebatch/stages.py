@@ -102,7 +102,11 @@ def _slide_print(job: Job, stage: str, item: Item) -> str:
         return plan.prepare_print(job.plan, slide)
     window = job.windows.get(slide.group)
     stored = None if window is None else window.to_json()
-    prints = {"maps": plan.infer_print, "infer": plan.infer_print, "decode": plan.decode_print}
+    prints = {
+        **dict.fromkeys(("maps", "infer"), plan.infer_print),
+        "decode": plan.decode_print,
+        **dict.fromkeys(("measure", "table"), plan.measure_print),
+    }
     return prints.get(stage, plan.paint_print)(job.plan, slide, stored)
 
 

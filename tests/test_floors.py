@@ -17,7 +17,7 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 FLOORS = {
     0: {"ensemble"},
     1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline"},
+    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "measurements"},
     3: {"slides", "store", "models"},
     4: {
         *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
@@ -42,7 +42,7 @@ DOORS = {
     "dask_jobqueue": {"executors"},
     "distributed": {"executors"},
     "imagecodecs": {"slides"},
-    "numba": {"ensemble", "decode", "paste", "settle", "seams", "paint", "measure", "training"},
+    "numba": {"ensemble", "decode", "paste", "settle", "seams", "paint", "measurements", "training"},
     "jinja2": {"jobscripts"},
     "matplotlib": {"training", "sweep"},
     "ome_zarr_models": {"validate"},
@@ -57,7 +57,7 @@ DOORS = {
     "rich": {"progress", "cli"},
     "ruamel": {"yaml_place"},
     "safetensors": {"store", "models"},
-    "scipy": {"ensemble", "decode", "tissue", "models", "sample", "training"},
+    "scipy": {"ensemble", "decode", "tissue", "models", "sample", "measure", "training"},
     "shapely": {"regions"},
     "skimage": {"training"},
     "tifffile": {"slides", "sample", "models"},
