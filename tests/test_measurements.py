@@ -267,7 +267,7 @@ def test_rings_in_micrometres() -> None:
     assert recipe(spec, "s", ["a"], False, 0.3).ring_px == (3.0, 8.0)
     with pytest.raises(InputError, match=r"s: measure\.ring_um needs the size of its pixels"):
         recipe(spec, "s", ["a"], False, None)
-    with pytest.raises(InputError, match="expected at most 250"):
+    with pytest.raises(InputError, match="expected at most 100"):
         recipe(spec, "s", ["a"], False, 0.001)
 
 

@@ -1,7 +1,7 @@
 """Nuclei as numbers: shape, intensities in the nucleus and in a ring around it, densities of stains.
 
 Pure functions of label images and images that go by in bands of rows. Owns the section `measure` of the config
-(`spec`), which pixels count for whom (`owners`), sums over them (`sums`, `shapes`, `tally`) and what columns they
+(`spec`), which pixels count for whom (`runs`), sums over them (`sums`, `shapes`, `tally`) and what columns they
 make (`columns`). What each column means: docs/measurements.md.
 """
 

@@ -11,61 +11,50 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def add_border(steps, labels, halo, owner):  # type: ignore[no-untyped-def]
+def add_border(steps, labels, halo, runs):  # type: ignore[no-untyped-def]
     """Count, in place, the border pixels of each nucleus by what they weigh.
 
     steps   (N, 3) int64: pixels of length 1, of sqrt(2), and of their mean
-    labels  (halo + h + halo, w) uint32, halo at least 2; owner (h, w) int32
+    labels  (halo + h + halo, w) uint32, halo at least 2
+    runs    of the rows -1 to h, of which the first and the last are there for their neighbours
     """
-    height, width = owner.shape
-    border = _borders(labels, halo, height)
-    for y in range(height):
-        for x in range(width):
-            i = owner[y, x]
-            if i < 0 or not border[y + 1, x]:
-                continue
-            mine = labels[y + halo, x]
-            straight = slant = 0
-            for dy in (-1, 0, 1):
-                for dx in (-1, 0, 1):
-                    u = x + dx
-                    if (dy == 0 and dx == 0) or u < 0 or u >= width:
-                        continue
-                    if border[y + 1 + dy, u] and labels[y + halo + dy, u] == mine:
-                        if dy == 0 or dx == 0:
-                            straight += 1
-                        else:
-                            slant += 1
-            kind = _kind(straight, slant)
-            if kind >= 0:
-                steps[i, kind] += 1
+    border = _borders(labels, halo, runs)
+    for r in range(len(runs)):
+        y, begun, end, i = runs[r]
+        if 0 <= y < len(border) - 2:
+            for x in range(begun, end):
+                if border[y + 1, x]:
+                    kind = _kind(border, labels[halo - 1 : len(labels) - halo + 1], y + 1, x)
+                    if kind >= 0:
+                        steps[i, kind] += 1
 
 
 @njit(nogil=True, cache=True)
-def _borders(labels, halo, height):  # type: ignore[no-untyped-def]
-    """Which labelled pixels have another label, or none, on one of their four sides: (1 + h + 1, w) bool."""
-    width = labels.shape[1]
-    out = np.zeros((height + 2, width), np.bool_)
-    for y in range(height + 2):
-        v = y + halo - 1
-        for x in range(width):
-            mine = labels[v, x]
-            if mine != 0:
-                sides = labels[v - 1, x] != mine or labels[v + 1, x] != mine
-                ends = x == 0 or x == width - 1 or labels[v, x - 1] != mine or labels[v, x + 1] != mine
-                out[y, x] = sides or ends
+def _borders(labels, halo, runs):  # type: ignore[no-untyped-def]
+    """Which pixels of the runs have another label, or none, on one of their four sides: (1 + h + 1, w) bool."""
+    out = np.zeros((labels.shape[0] - 2 * halo + 2, labels.shape[1]), np.bool_)
+    for r in range(len(runs)):
+        y, begun, end, _ = runs[r]
+        v, mine = y + halo, labels[y + halo, begun]
+        out[y + 1, begun] = out[y + 1, end - 1] = True
+        for x in range(begun + 1, end - 1):
+            out[y + 1, x] = labels[v - 1, x] != mine or labels[v + 1, x] != mine
     return out
 
 
 @njit(nogil=True, cache=True)
-def _kind(straight, slant):  # type: ignore[no-untyped-def]
+def _kind(border, labels, y, x):  # type: ignore[no-untyped-def]
     """Which length a border pixel has by its neighbours on the border: 0: 1, 1: sqrt(2), 2: their mean, -1: none."""
-    code = 2 * straight + 10 * slant
-    if code in (4, 6, 14, 16, 24, 26):
+    code = 0
+    for dy in (-1, 0, 1):
+        for u in range(max(x - 1, 0), min(x + 2, labels.shape[1])):
+            if border[y + dy, u] and labels[y + dy, u] == labels[y, x]:
+                code += 2 if dy == 0 or u == x else 10
+    if code in (6, 8, 16, 18, 26, 28):  # the pixel itself counts 2
         return 0
-    if code in (20, 32):
+    if code in (22, 34):
         return 1
-    if code in (12, 22):
+    if code in (14, 24):
         return 2
     return -1
 

@@ -18,8 +18,8 @@ Set = Literal["shape", "intensity", "ring", "neighbours", "stains"]
 RING_PX = (3.0, 8.0)
 """Where a ring begins and ends if nothing is said: beyond the blur of the nucleus, within most cells."""
 
-FARTHEST_PX = 250
-"""How far from its nucleus a ring may reach: distances are counted in bytes."""
+FARTHEST_PX = 100
+"""How far from its nucleus a ring may reach."""
 
 Reach = tuple[float, float]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slidebatch.measurements.owners import owners, ring_owners
+from slidebatch.measurements.runs import label_runs, ring_runs
 from slidebatch.measurements.shapes import add_border, hull_areas
 from slidebatch.measurements.spec import Recipe
 from slidebatch.measurements.stains import density_table, optical_density
@@ -28,6 +28,7 @@ from slidebatch.measurements.sums import (
 COUNTED = 4096
 """Values of a nucleus that span less than this are counted, not sorted: many times as fast."""
 
+Runs = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -63,17 +64,17 @@ class Values:
 
     count: Ints
     total: Floats
-    kept: list[tuple[npt.NDArray[np.int32], npt.NDArray[Any]]] | None
+    kept: list[tuple[Runs, npt.NDArray[Any]]] | None
 
     @classmethod
     def empty(cls, n: int, channels: int, keep: bool) -> Values:
         return cls(np.zeros(n, np.int64), np.zeros((n, channels, 5)), [] if keep else None)
 
-    def add(self, owner: npt.NDArray[np.int32], image: npt.NDArray[Any]) -> None:
-        """Add the pixels of a band."""
-        add_values(self.count, self.total, owner, image)
+    def add(self, runs: Runs, image: npt.NDArray[Any]) -> None:
+        """Add the pixels of some runs of a band."""
+        add_values(self.count, self.total, runs, image)
         if self.kept is not None:
-            self.kept.append(collect(owner, image))
+            self.kept.append((runs, collect(runs, image)))
 
     def statistics(self) -> dict[str, Floats]:
         """mean, std (of all pixels), min and max: (N, C) each; NaN where there is no pixel, or one that is NaN."""
@@ -94,8 +95,8 @@ class Values:
         for c in range(channels if self.kept else 0):
             values = np.empty(start[-1], self.kept[0][1].dtype if self.kept else np.uint8)
             filled = start[:-1].copy()
-            for rows, part in self.kept or ():
-                deal(values, filled, rows, part[c])
+            for runs, part in self.kept or ():
+                deal(values, filled, runs, part[c])
             counted = np.zeros(COUNTED if np.issubdtype(values.dtype, np.integer) else 0, np.int64)
             found[:, c] = percentiles_of(values, start, shares, counted)
         return found
@@ -154,33 +155,33 @@ class Tally:
     def add(self, band: Band) -> None:
         """Add the rows of a band; bands come from top to bottom, each row once."""
         recipe, halo = self.recipe, self.recipe.halo_px
-        first = int(self.nuclei.label[0])
-        height = len(band.labels) - 2 * halo
-        owner = owners(band.labels[halo : halo + height], self.place, first)
+        first, height = int(self.nuclei.label[0]), len(band.labels) - 2 * halo
+        beside = min(halo, 1)  # rows above and below whose border pixels those of the band look at
+        seen = label_runs(band.labels[halo - beside : halo + height + beside], -beside, self.place, first)
+        runs = seen[(seen[:, 0] >= 0) & (seen[:, 0] < height)]
         corner = self.nuclei.box[:, :2].astype(np.int64)
-        add_moments(self.moment, self.spans, self.start, owner, corner, band.top, band.left)
+        add_moments(self.moment, self.spans, self.start, runs, corner, (band.top, band.left))
         if recipe.shape:
-            add_border(self.steps, band.labels, halo, owner)
+            add_border(self.steps, band.labels, halo, seen)
         if recipe.values:
-            self.inside.add(owner, band.image)
+            self.inside.add(runs, band.image)
         if recipe.ring:
-            ring = ring_owners(band.labels, halo, recipe.ring_px, self.place, first)
-            self.ring.add(ring, band.image)
+            self.ring.add(ring_runs(band.labels, halo, recipe.ring_px, self.place, first), band.image)
         if band.colour is not None:
-            self._add_colour(owner, band.colour)
+            self._add_colour(runs, band.colour)
 
     def hulls(self) -> Ints:
         """Pixels of each nucleus's convex hull: (N,)."""
         nobody = np.zeros(0, np.int64)  # asked for the names of columns, where nothing need be compiled
         return hull_areas(self.spans, self.start) if len(self.nuclei.label) else nobody
 
-    def _add_colour(self, owner: npt.NDArray[np.int32], colour: npt.NDArray[Any]) -> None:
+    def _add_colour(self, runs: Runs, colour: npt.NDArray[Any]) -> None:
         white = self.recipe.white
         if np.issubdtype(colour.dtype, np.integer):
-            add_densities(self.density, owner, colour, density_table(colour.dtype, white))
+            add_densities(self.density, runs, colour, density_table(colour.dtype, white))
             return
-        rows, values = collect(owner, colour)
-        densities = optical_density(values, white or 1.0, (white or 1.0) / 255)
+        densities = optical_density(collect(runs, colour), white or 1.0, (white or 1.0) / 255)
+        rows = np.repeat(runs[:, 3], runs[:, 2] - runs[:, 1])
         for c in range(3):
             self.density[:, c] += np.bincount(rows, densities[c], len(self.density))
 
