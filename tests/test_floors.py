@@ -17,7 +17,7 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 FLOORS = {
     0: {"ensemble"},
     1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "measurements"},
+    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "measurements", "outlines"},
     3: {"slides", "store", "models"},
     4: {
         *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
@@ -42,7 +42,7 @@ DOORS = {
     "dask_jobqueue": {"executors"},
     "distributed": {"executors"},
     "imagecodecs": {"slides"},
-    "numba": {"ensemble", "decode", "paste", "settle", "seams", "paint", "measurements", "training"},
+    "numba": {"ensemble", "decode", "paste", "settle", "seams", "paint", "measurements", "outlines", "training"},
     "jinja2": {"jobscripts"},
     "matplotlib": {"training", "sweep"},
     "ome_zarr_models": {"validate"},
