@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from slidebatch.assay import AssaySpec
 from slidebatch.config_faults import faults
 from slidebatch.decode import DecodeSpec
 from slidebatch.errors import ConfigError
@@ -64,6 +65,7 @@ class RunConfig(Spec):
     tiling: TilingSpec = Field(default_factory=_defaults(TilingSpec), description="How slides are cut.")
     decode: DecodeSpec = Field(default_factory=_defaults(DecodeSpec), description="How maps become nuclei.")
     measure: MeasureSpec = Field(default_factory=_defaults(MeasureSpec), description="What is measured of nuclei.")
+    assay: AssaySpec = Field(default_factory=_defaults(AssaySpec), description="How a plate is judged as an assay.")
     output: OutputSpec = Field(description="Where results go.")
     cluster: ClusterSpec = Field(default_factory=_defaults(ClusterSpec), description="Where the run runs.")
 

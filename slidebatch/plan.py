@@ -53,6 +53,10 @@ BUNDLE_PX = {
 """Small slides share a task up to this many pixels: a task must be worth its overhead."""
 
 
+NOTHING = Recipe((), ())
+"""What plans of earlier versions say of measurements; they are still read, for their class maps."""
+
+
 @dataclass(frozen=True)
 class SlidePlan:
     """One slide (or field) of the plan. Shapes and boxes are in pixels of its grid.
@@ -83,8 +87,8 @@ class SlidePlan:
     image: str | None
     regions: str | None
     regions_digest: str | None
-    measured: tuple[int, ...]
-    recipe: Recipe
+    measured: tuple[int, ...] = ()
+    recipe: Recipe = NOTHING
 
     @property
     def slide(self) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-SCRIPTS = ["nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures"]
+SCRIPTS = ["nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures",
+           "measuring", "reading"]  # fmt: skip
 
 
 def benchmark(name: str, *options: str, **more: str) -> str:
@@ -38,6 +39,14 @@ def test_merging_loses_nothing_on_a_small_field():
 
 
 @pytest.mark.slow
+def test_questions_to_a_large_result_are_answered_in_full():
+    """A small result is opened and one column read in a process of its own, and its rows are all there."""
+    told = benchmark("reading", "--quick", "--repeats", "1")
+    assert "| 20 fields of 100 nuclei | one column | 2000 |" in told
+    assert "| a slide of 2000 nuclei | one column | 2000 |" in told
+
+
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("name", "options", "told"),
@@ -46,6 +55,7 @@ def test_merging_loses_nothing_on_a_small_field():
         ("decoding", ["--repeats", "1"], "megapixels/s"),
         ("memory", ["--oracle"], "megabytes"),
         ("kills", [], "identical 2;"),
+        ("measuring", ["--repeats", "1"], "nuclei/s"),
     ],
 )
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):

@@ -17,7 +17,10 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 FLOORS = {
     0: {"ensemble"},
     1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "measurements", "outlines"},
+    2: {
+        *("tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline"),
+        *("measurements", "outlines", "assay"),
+    },
     3: {"slides", "store", "models"},
     4: {
         *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
@@ -28,7 +31,7 @@ FLOORS = {
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
         *("batch", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
-        *("training", "evaluate", "tuning", "results", "validate", "sweep", "jobscripts", "doctor"),
+        *("training", "evaluate", "tuning", "results", "validate", "plate_assay", "sweep", "jobscripts", "doctor"),
     },
     10: {"cli", "__main__"},
 }
@@ -50,14 +53,14 @@ DOORS = {
     "openslide": {"slides"},
     "openvino": {"models"},
     "optuna": {"tuning"},
-    "pandas": {"results", "evaluate", "training", "validate", "sweep"},
+    "pandas": {"results", "plate_assay", "evaluate", "training", "validate", "sweep"},
     "psutil": {"executors", "sweep"},
     "pycocotools": {"training"},
     "pyarrow": {"measure", "finish", "results"},
     "rich": {"progress", "cli"},
     "ruamel": {"yaml_place"},
     "safetensors": {"store", "models"},
-    "scipy": {"ensemble", "decode", "tissue", "models", "sample", "measure", "training"},
+    "scipy": {"assay", "ensemble", "decode", "tissue", "models", "sample", "measure", "training"},
     "shapely": {"regions"},
     "skimage": {"training"},
     "tifffile": {"slides", "sample", "models"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -352,6 +353,20 @@ def test_lines_of_seams() -> None:
     assert middles([96, 128, 192, 256, 288], 300) == [48, 112, 160, 224, 272]
     assert lines(90, (96, 128)) == []
     assert middles([], 90) == [45]
+
+
+# The documented way
+
+
+@pytest.mark.usefixtures("_no_screen")
+def test_what_the_page_shows_works(sample_plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/results.md runs as it stands, on the sample plate in its default place."""
+    monkeypatch.chdir(sample_plate.parent.parent)
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), re.DOTALL)
+    told: dict[str, Any] = {}
+    exec(code, told)
+    assert told["results"].state == "done"
+    assert len(told["outline"].rings) >= 1
 
 
 # While a run goes on
