@@ -85,8 +85,11 @@ def bands(job: Job, number: int, window: Box) -> Iterator[Band]:
         below = [edge] if y1 == window.y1 else []
         labels = np.concatenate([labels, np.asarray(stored[rows.slices()]), *below])
         pixels = np.concatenate([pixels, _pixels(job, number, rows)], axis=1)
-        height = max(0, len(labels) - 2 * halo)
-        yield _band(slide, top, window.x0, labels, np.ascontiguousarray(pixels[:, :height]))
+        height = max(
+            0, len(labels) - 2 * halo
+        )  # 0 where a window begins so close above a cut that the halo is not full
+        if height:
+            yield _band(slide, top, window.x0, labels, np.ascontiguousarray(pixels[:, :height]))
         # The last rows of labels are the next band's halo; their own rows wait with the image for what is below.
         labels, pixels, top = labels[height:], pixels[:, height:], top + height
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ from hypothesis import strategies as st
 import slidebatch
 from slidebatch import batch
 from slidebatch.errors import ConfigError, PlanError
-from slidebatch.geometry import whole
+from slidebatch.geometry import Box, whole
 from slidebatch.job import open_job
-from slidebatch.measure import nearest
+from slidebatch.measure import band_rows, bands, nearest
 from slidebatch.measurements import column_names
 from slidebatch.slides import read_grid
 from slidebatch.stages import perform
 from slidebatch.store import read_json
 from slidebatch.validate import validate
+from tests.conftest import ROOT
 from tests.support.fields import touching_field
 from tests.support.measuring import measured
 from tests.support.runs import config, labels_of, run, write_slides
@@ -217,3 +220,66 @@ def test_nearest_neighbours_across_regions(tmp_path: Path) -> None:
     assert table(tmp_path, "out", "lone")["nearest_px"].isna().all()
     results = slidebatch.open_results(tmp_path / "out")
     assert results.instances("a")["nearest_um"].isna().all(), "nobody stated the size of the pixels"
+
+
+def test_bands_part_a_window_and_stay_low(tmp_path: Path) -> None:
+    """Whatever the window, its rows go by once, in bands no higher than said, with the labels above and below them."""
+    truth = touching_field((700, 130), 21, np.random.default_rng(8))
+    write_slides(tmp_path, {"a": truth})
+    run(config(tmp_path, "out", output={"chunk_px": 64, "shard_px": 256}))
+    job = open_job(str(tmp_path / "out" / "work"))
+    labels, image = labels_of(tmp_path / "out", "a"), tifffile.imread(tmp_path / "images" / "a.tif")
+    halo = job.at(0).recipe.halo_px
+    padded = np.pad(labels, ((halo, halo), (0, 0)))
+    for window in (whole((700, 130)), Box(3, 5, 4, 9), Box(505, 0, 520, 130), Box(511, 7, 700, 30)):
+        seen = np.pad(padded[window.y0 + halo : window.y1 + halo, window.x0 : window.x1], ((halo, halo), (0, 0)))
+        top = window.y0
+        for band in bands(job, 0, window):
+            height = len(band.labels) - 2 * halo
+            assert (band.top, band.left) == (top, window.x0)
+            assert height <= band_rows(job.plan.output)
+            first = band.top - window.y0
+            np.testing.assert_array_equal(band.labels, seen[first : first + height + 2 * halo])
+            np.testing.assert_array_equal(band.image[0], image[top : top + height, window.x0 : window.x1])
+            top += height
+        assert top == window.y1
+
+
+MEASURING = """
+import numpy as np
+from slidebatch import memory
+from slidebatch.measurements import Band, MeasureSpec, Nuclei, columns_of, recipe, tally
+side, cell, rows = 2048, 16, 512
+def megabytes(name):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) * 1024 / 1e6
+def measure(side):
+    n = side // cell
+    label = np.arange(1, n * n + 1)
+    corner = np.stack(np.divmod(label - 1, n), axis=1) * cell
+    nuclei = Nuclei(label, np.concatenate([corner, corner + cell], axis=1).astype(np.int32))
+    column = (np.arange(side) // cell)[None].astype(np.uint32)
+    def bands():
+        for y in range(0, side, rows):
+            at = np.arange(y - halo, min(y + rows, side) + halo)
+            labels = np.where(((at >= 0) & (at < side))[:, None], (at // cell)[:, None] * n + column + 1, 0)
+            image = np.full((3, len(at) - 2 * halo, side), 90, np.uint8)
+            yield Band(y, 0, labels.astype(np.uint32), image, image)
+    columns_of(tally(bands(), nuclei, how), 0.5)
+    return len(label)
+how = recipe(MeasureSpec(), "a", ["R", "G", "B"], True, 0.5)
+halo = how.halo_px
+measure(256)  # compiled code is loaded
+open("/proc/self/clear_refs", "w").write("5")
+before = megabytes("VmRSS:")
+nuclei = measure(side)
+projected = memory.measure_bytes((rows + 2 * halo) * side, 3, nuclei, 3) + memory.kept_bytes(side * side, 3)
+print(megabytes("VmHWM:") - before, projected / 1e6)
+"""
+
+
+def test_measuring_takes_no_more_memory_than_projected() -> None:
+    """A region that is nothing but nuclei, in colour, with every set, takes less than plans reckon with (law 7)."""
+    ended = subprocess.run([sys.executable, "-c", MEASURING], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    taken, projected = map(float, ended.stdout.split())
+    assert 1 < taken < projected
