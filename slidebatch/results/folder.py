@@ -152,17 +152,17 @@ class Results:
         table = self.instances(slide, ["label", "y0", "x0", "y1", "x1"], where)
         return outlined.outlines(self.labels(slide), table, self.entry(slide).get("scale") or 1.0)
 
-    def crop(self, slide: str, label: int, margin_px: float = 16) -> xr.Dataset:
+    def crop(self, slide: str, label: int, margin: float = 16) -> xr.Dataset:
         """A nucleus and what lies around it: `labels` (y, x) and `image` (c, y, x), lazy, with coordinates.
 
-        :param margin_px: around its box, in level-0 pixels; cut off at the slide's edge.
+        :param margin: around its box, in level-0 pixels; cut off at the slide's edge.
         :raises ResultsError: no such nucleus.
         """
         found = self.instances(slide, ["y0", "x0", "y1", "x1"], ("label", "==", int(label)))
         if not len(found):
             raise ResultsError(f"{slide} has no nucleus {label}; see the column label of .instances({slide!r}).")
         y0, x0, y1, x1 = (float(v) for v in found.iloc[0])
-        region = (y0 - margin_px, x0 - margin_px, y1 + margin_px, x1 + margin_px)
+        region = (y0 - margin, x0 - margin, y1 + margin, x1 + margin)
         return picture.cut(self, slide, region)
 
     def plot(
