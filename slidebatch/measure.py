@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 from scipy.spatial import cKDTree
 
 from slidebatch.errors import InputError
+from slidebatch.faults import readable
 from slidebatch.geometry import Box, whole
 from slidebatch.instances import SCORE_MAX
 from slidebatch.job import Job, Made
 from slidebatch.measurements import Band, Nuclei, Tally, columns_of, tally
 from slidebatch.plan import SlidePlan
 from slidebatch.slides import Slide, read_grid
-from slidebatch.store import OutputSpec, open_array, read_shard, write_atomically, written_aside
+from slidebatch.store import OutputSpec, read_shard, region_reader, write_atomically, written_aside
 
 STORED = {"compression": "zstd", "use_dictionary": False}
 """How tables are stored: hardly a value occurs twice, so dictionaries would only cost time and space."""
@@ -75,7 +76,7 @@ def _tally(job: Job, number: int, nuclei: Nuclei) -> Tally:
 
 def bands(job: Job, number: int, window: Box) -> Iterator[Band]:
     """Labels and image of a window from top to bottom, each row of chunks read once."""
-    slide, stored = job.at(number), open_array(job.labels(number) / "0")
+    slide, stored = job.at(number), region_reader(job.labels(number) / "0")
     halo, step = slide.recipe.halo_px, band_rows(job.plan.output)
     cuts = [window.y0, *range((window.y0 // step + 1) * step, window.y1, step), window.y1]
     edge = np.zeros((halo, window.width), np.uint32)
@@ -83,11 +84,9 @@ def bands(job: Job, number: int, window: Box) -> Iterator[Band]:
     for y0, y1 in pairwise(cuts):
         rows = Box(y0, window.x0, y1, window.x1)
         below = [edge] if y1 == window.y1 else []
-        labels = np.concatenate([labels, np.asarray(stored[rows.slices()]), *below])
+        labels = np.concatenate([labels, stored(rows), *below])
         pixels = np.concatenate([pixels, _pixels(job, number, rows)], axis=1)
-        height = max(
-            0, len(labels) - 2 * halo
-        )  # 0 where a window begins so close above a cut that the halo is not full
+        height = max(0, len(labels) - 2 * halo)  # 0 so close above a cut that the halo is not full
         if height:
             yield _band(slide, top, window.x0, labels, np.ascontiguousarray(pixels[:, :height]))
         # The last rows of labels are the next band's halo; their own rows wait with the image for what is below.
@@ -158,7 +157,7 @@ def merge_table(job: Job, number: int, regions: list[Box]) -> Made:
     with written_aside(job.table(number)) as aside:
         writer: pq.ParquetWriter | None = None
         for parts in groups:
-            table = _together(parts)
+            table = _together(parts, None)
             for name, values in between.items():
                 table = table.append_column(name, pa.array(values[nuclei : nuclei + table.num_rows]))
             writer = writer or pq.ParquetWriter(aside, table.schema, **STORED)
@@ -169,9 +168,9 @@ def merge_table(job: Job, number: int, regions: list[Box]) -> Made:
     return Made((job.table(number),), nuclei=nuclei)
 
 
-def _together(parts: Sequence[Path], columns: list[str] | None = None) -> pa.Table:
+def _together(parts: Sequence[Path], columns: list[str] | None) -> pa.Table:
     """The rows of a band of regions, by label."""
-    return pa.concat_tables([pq.read_table(part, columns=columns) for part in parts]).sort_by("label")
+    return pa.concat_tables([_rows(part, columns) for part in parts]).sort_by("label")
 
 
 def _between(slide: SlidePlan, groups: Sequence[Sequence[Path]]) -> Columns:
@@ -194,6 +193,12 @@ def nearest(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             some = slice(first, first + QUERY)
             far[some] = tree.query(points[some], k=2)[0][:, 1]
     return far
+
+
+def _rows(part: Path, columns: list[str] | None) -> pa.Table:
+    """The rows of a region. ResultsError where its file is missing or broken."""
+    with readable(part, "the rows are"):
+        return pq.read_table(part, columns=columns)
 
 
 def _encoded(table: pa.Table) -> bytes:
