@@ -29,7 +29,7 @@ SCRIPTS = [
         "system_a",
         "pictures",
     ),
-    *("tasks", "gpu", "executors", "sweep_decoding"),
+    *("tasks", "gpu", "executors", "sweep_decoding", "measuring", "reading"),
 ]
 INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 """How chaos begins: a mount of its own."""
@@ -91,6 +91,14 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
 
 
 @pytest.mark.long
+def test_questions_to_a_large_result_are_answered_in_full():
+    """A small result is opened and one column read in a process of its own, and its rows are all there."""
+    told = benchmark("reading", "--quick", "--repeats", "1")
+    assert "| 20 fields of 100 nuclei | one column | 2000 |" in told
+    assert "| a slide of 2000 nuclei | one column | 2000 |" in told
+
+
+@pytest.mark.long
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("name", "options", "told"),
@@ -99,6 +107,7 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
         ("decoding", ["--repeats", "1"], "megapixels/s"),
         ("memory", ["--oracle"], "megabytes"),
         ("kills", [], "identical 2;"),
+        ("measuring", ["--repeats", "1"], "nuclei/s"),
         ("sweep_decoding", ["--repeats", "1"], "4 points over one point and 4 decodings"),
     ],
 )
