@@ -89,17 +89,22 @@ def well(fields: Sequence[str]) -> dict[str, Any]:
     return {"ome": {"version": VERSION, "well": {"version": VERSION, "images": [{"path": f} for f in fields]}}}
 
 
-def as_04(attributes: dict[str, Any], below: Collection[str]) -> dict[str, Any]:
+def as_04(
+    attributes: dict[str, Any], below: Collection[str], windows: Sequence[dict[str, float]] = ()
+) -> dict[str, Any]:
     """The attributes of a group of version 0.5 as version 0.4 has them.
 
-    below  paths of the groups below it: wells of a plate and images of a well that are not there are left out
+    below    paths of the groups below it: wells of a plate and images of a well that are not there are left out
+    windows  of each channel of an image (min, max, start, end), which 0.4 asks for and 0.5 does not
     """
     told = {key: value for key, value in attributes.get("ome", {}).items() if key != "version"}
     for one in told.get("multiscales", []):
         one["version"] = OLDER
-    for key in ("image-label", "omero"):
-        if key in told:
-            told[key] = {**told[key], "version": OLDER}
+    if "image-label" in told:
+        told["image-label"] = {**told["image-label"], "version": OLDER}
+    if "omero" in told:
+        pairs = zip(told["omero"]["channels"], windows, strict=True)
+        told["omero"] = {"version": OLDER, "channels": [{**channel, "window": window} for channel, window in pairs]}
     if "plate" in told:
         wells = [well for well in told["plate"]["wells"] if well["path"] in below]
         told["plate"] = {**told["plate"], "version": OLDER, "wells": wells}

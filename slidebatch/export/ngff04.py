@@ -29,12 +29,27 @@ def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> 
     leaves = [entry[what] for entry in entries for what in ("image", "labels") if entry.get(what)]
     wanted = {"", *leaves, *(parent for leaf in leaves for parent in _parents(leaf))}
     for name in sorted(wanted):
-        told = open_group(source / name).attrs.asdict()
+        read = open_group(source / name)
+        told: Any = read.attrs.asdict()
         group = zarr.open_group(str(path / name), mode="a", zarr_format=2)
         below = {path.removeprefix(name).strip("/") for path in wanted if not name or path.startswith(f"{name}/")}
-        group.attrs.update(ngff.as_04(told, below))
+        group.attrs.update(ngff.as_04(told, below, _windows(read) if "omero" in told.get("ome", {}) else ()))
     for name in leaves:
         _copy_levels(source / name, path / name)
+
+
+def _windows(image: Any) -> list[dict[str, float]]:
+    """What each channel of an image can hold and does hold, by its coarsest level."""
+    array = image[datasets(image)[-1]["path"]]
+    whole = array.dtype.kind in "ui"
+    found = []
+    for channel in range(array.shape[0]):
+        values = np.asarray(array[channel])
+        values = values[np.isfinite(values)]
+        start, end = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+        least, most = (float(np.iinfo(array.dtype).min), float(np.iinfo(array.dtype).max)) if whole else (start, end)
+        found.append({"min": least, "max": most, "start": start, "end": end})
+    return found
 
 
 def is_export(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from slidebatch.results import REGION_PX, Results, Window, windows
+from slidebatch.results import Results, Window, outlined, windows
 
 BATCH_ROWS = 16_384
 """Rows of the table that are decoded at once."""
@@ -36,7 +36,7 @@ def parts(results: Results, slide: str, columns: Sequence[str]) -> Iterator[Part
     scale = results.entry(slide).get("scale") or 1.0
     labels = results.labels(slide)
     rows = _Rows(results, slide, ["label", *columns])
-    band = np.floor(places["y0"].to_numpy() * scale).astype(np.int64) // REGION_PX
+    band = np.floor(places["y0"].to_numpy() * scale).astype(np.int64) // outlined.REGION_PX
     edges = [*np.flatnonzero(np.diff(band, prepend=-1)).tolist(), len(band)]
     for first, last in pairwise(edges):
         values = rows.take(last - first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import csv
 
@@ -23,4 +24,10 @@ def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> 
         for slide in slides:
             one = whole.filter(ds.field("slide") == slide)
             for batch in one.to_batches(columns=names, batch_size=BATCH_ROWS, batch_readahead=1):
-                writer.write(pa.Table.from_batches([batch]).cast(schema))
+                writer.write(_blanked(pa.Table.from_batches([batch]).cast(schema)))
+
+
+def _blanked(table: pa.Table) -> pa.Table:
+    """With nothing in the place of what is no number: the word nan is text to many readers."""
+    columns = [pc.if_else(pc.is_nan(c), None, c) if pa.types.is_floating(c.type) else c for c in table.columns]
+    return pa.table(columns, schema=table.schema)

@@ -15,12 +15,11 @@ from __future__ import annotations
 from slidebatch.results.arrays import centres, datasets, open_group
 from slidebatch.results.folder import Results, open_results
 from slidebatch.results.manifest import FORMAT_VERSION, read_manifest
-from slidebatch.results.outlined import REGION_PX, Outline, Window, windows
+from slidebatch.results.outlined import Outline, Window, windows
 from slidebatch.results.straight import Seams
 
 __all__ = [
     "FORMAT_VERSION",
-    "REGION_PX",
     "Outline",
     "Results",
     "Seams",
