@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slidebatch.errors import InputError
-from slidebatch.export.nuclei import Part, parts
+from slidebatch.export.nuclei import Part, levels, parts
 from slidebatch.export.wish import Wish
 from slidebatch.results import Results
 from slidebatch.runlengths import MOST_PX, coco_counts, coco_packed, down_columns
@@ -37,7 +37,7 @@ def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> 
 
 
 def _image(results: Results, slide: str, number: int) -> Row:
-    height, width = (int(size) for size in results.labels(slide).shape)
+    height, width = (int(size) for size in levels(results, slide)[0].shape)
     if height * width > MOST_PX:
         raise InputError(
             f"{slide} has {height * width} pixels; COCO's run lengths count to {MOST_PX}: export it to geojson."

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slidebatch.export.nuclei import Part, parts
+from slidebatch.export.nuclei import Part, levels, parts
 from slidebatch.export.wish import Wish
 from slidebatch.results import Results
 from slidebatch.runlengths import down_columns
@@ -24,7 +24,7 @@ def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageId", "EncodedPixels"])
         for slide in slides:
-            rows = int(results.labels(slide).shape[0])
+            rows = int(levels(results, slide)[0].shape[0])
             empty = True
             for text in (t for part in parts(results, slide, ()) for t in encoded(part, rows)):
                 writer.writerow([slide, text])

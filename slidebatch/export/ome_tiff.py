@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from slidebatch.export.nuclei import levels
 from slidebatch.export.wish import Wish
-from slidebatch.results import Results, datasets, open_group
+from slidebatch.results import Results
 
 TILE_PX = 512
 BATCH_PX = 8 * TILE_PX
@@ -29,21 +30,20 @@ def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> 
     """Write one slide's labels, all levels that the results have."""
     (slide,) = slides
     entry = results.entry(slide)
-    group: Any = open_group(results.path / "labels.zarr" / entry["labels"])
-    levels = [group[level["path"]] for level in datasets(group)]
+    arrays = levels(results, slide)
     stored: dict[str, Any] = {
         "tile": (TILE_PX, TILE_PX),
         "compression": "adobe_deflate",
         "photometric": "minisblack",
         "maxworkers": 1,
     }
-    big = 4 * levels[0].shape[0] * levels[0].shape[1] > CLASSIC_BYTES
+    big = 4 * arrays[0].shape[0] * arrays[0].shape[1] > CLASSIC_BYTES
     with tifffile.TiffWriter(path, bigtiff=big, ome=True) as writer:
-        for number, array in enumerate(levels):
+        for number, array in enumerate(arrays):
             place: dict[str, Any] = (
                 {"subfiletype": 1}
                 if number
-                else {"subifds": len(levels) - 1, "metadata": _metadata(slide, entry), **_resolution(entry)}
+                else {"subifds": len(arrays) - 1, "metadata": _metadata(slide, entry), **_resolution(entry)}
             )
             writer.write(tiles(array), shape=array.shape, dtype=np.uint32, **stored, **place)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from pyarrow import csv
 
-from slidebatch.export.nuclei import BATCH_ROWS
+from slidebatch.export.nuclei import batches
 from slidebatch.export.wish import Wish
 from slidebatch.results import Results
 
@@ -22,9 +22,21 @@ def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> 
     schema = pa.schema([whole.schema.field(name) for name in names])
     with csv.CSVWriter(str(path), schema, write_options=csv.WriteOptions(quoting_style="needed")) as writer:
         for slide in slides:
-            one = whole.filter(ds.field("slide") == slide)
-            for batch in one.to_batches(columns=names, batch_size=BATCH_ROWS, batch_readahead=1):
-                writer.write(_blanked(pa.Table.from_batches([batch]).cast(schema)))
+            told = results.entry(slide)
+            for table in batches(results, slide, names):
+                writer.write(_blanked(_whole(table, schema, told)))
+
+
+def _whole(table: pa.Table, schema: pa.Schema, told: dict[str, Any]) -> pa.Table:
+    """With the columns of other slides, and what is known of this one from the manifest."""
+    rows = table.num_rows
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.repeat(pa.scalar(told.get(field.name), field.type), rows)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _blanked(table: pa.Table) -> pa.Table:

@@ -39,7 +39,7 @@ def chosen(results: Results, asked: tuple[str, ...]) -> tuple[tuple[str, ...], t
     """
     if asked:
         for slide in asked:
-            results.labels(slide)  # says what is wrong with it
+            results.dataset(slide)  # says what is wrong with it
         return tuple(dict.fromkeys(asked)), ()
     if results.state != "done":
         raise ResultsError(

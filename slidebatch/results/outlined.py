@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +63,11 @@ def outlines(labels: xr.DataArray, table: pd.DataFrame, scale: float) -> Iterato
             yield Outline(int(name), tuple(pieces[first[row] : first[row + 1]]))
 
 
-def windows(labels: xr.DataArray, table: pd.DataFrame, scale: float) -> Iterator[Window]:
-    """The nuclei of a table, region by region as `outlines` has them, with their labels; memory holds one window."""
+def windows(labels: Any, table: pd.DataFrame, scale: float) -> Iterator[Window]:
+    """The nuclei of a table, region by region as `outlines` has them, with their labels; memory holds one window.
+
+    labels  an array (Y, X) of any kind that slices pixels out
+    """
     name = table["label"].to_numpy(np.int64)
     for row, box in regions(table, labels.shape, scale):
         low, high = box[:, :2].min(axis=0), box[:, 2:].max(axis=0)
