@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from ome_zarr_models.v04 import HCS, Image, ImageLabel
 from pycocotools.coco import COCO
 
 import slidebatch
-from slidebatch.errors import ConfigError, ResultsError
+from slidebatch.cli import status_of
+from slidebatch.errors import ConfigError, InputError, ResultsError
 from slidebatch.evaluate.dsb_csv import read_csv
 from slidebatch.export import FORMATS, Wish, export
 from slidebatch.results import Results
+from tests.conftest import ROOT
 from tests.support.fields import touching_field
 from tests.support.measuring import blobs, nuclei_of
 from tests.support.results_folder import MPP, Made, read_manifest, write_manifest, write_results
@@ -398,3 +401,44 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, name: str) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011  (what the reader says of broken bytes)
         export(folder, Wish(name, output, force=True))
     assert _files(tmp_path / "out") == before
+
+
+def test_the_commands_of_the_page_run(
+    measured: Results, sample_plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of docs/exports.md does what it says, in a folder with such results; again it is refused."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "plate").symlink_to(sample_plate)
+    (tmp_path / "results" / "slide").symlink_to(measured.path)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "exports.md").read_text()
+    commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("slidebatch export")]
+    assert {words[words.index("--to") + 1] for words in commands} == set(FORMATS)
+    for words in commands:
+        here = ["a" if word == "tissue" else word for word in words]
+        assert status_of(here) == 0, words
+        output = Path(words[words.index("--output") + 1])
+        assert output.exists()
+        assert status_of(here) == 2
+
+
+def test_failed_slides_are_named_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a run left slides out, the command says which, with status 3."""
+    folder = write_results(tmp_path / "r", [Made(n, odd((30, 30), 1)) for n in ("a", "b")], image=False)
+    told = read_manifest(folder)
+    told["slides"][1]["state"] = "failed"
+    write_manifest(folder, told)
+    assert status_of(["export", str(folder), "--to", "dsb", "--output", str(tmp_path / "d.csv")]) == 3
+    assert "left out, for they failed: b" in capsys.readouterr().out
+
+
+def test_images_that_coco_cannot_number_are_refused(tmp_path: Path) -> None:
+    """A slide of more pixels than COCO's tools can count is refused by name, and nothing is written."""
+    folder = write_results(tmp_path / "r", [Made("s", odd((30, 30), 1))], image=False)
+    level = folder / "labels.zarr" / "s" / "0" / "zarr.json"
+    told = json.loads(level.read_text())
+    level.write_text(json.dumps(told | {"shape": [70_000, 70_000]}))
+    with pytest.raises(InputError, match="s has 4900000000 pixels; COCO's run lengths count to 4294967295"):
+        export(folder, Wish("coco", tmp_path / "c.json"))
+    assert not (tmp_path / "c.json").exists()
+    export(folder, Wish("geojson", tmp_path / "s.geojson"))
