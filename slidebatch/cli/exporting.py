@@ -47,6 +47,9 @@ def export(results: Folder, options: ExportOptions) -> int:
         slidebatch export results/plate --to csv --output nuclei.csv --columns slide,well,label,area
         slidebatch export results/slide --to ome-tiff --output labels.ome.tif --slide tissue
     """
+    from slidebatch.allocator import one_heap
+
+    one_heap()  # before libraries start threads
     from slidebatch.export import Wish
     from slidebatch.export import export as write
 
