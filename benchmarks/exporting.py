@@ -65,7 +65,6 @@ def write_results(folder: Path, shards: int) -> int:
     mask, boxes = ellipses(np.random.default_rng(0))
     n, size = len(boxes), shards * SHARD_PX
     place = np.arange(size) // SPACING_PX
-    label = (place[:, None] * n * shards + place[None, :] + 1).astype(np.uint32)
     group = folder / "labels.zarr" / "s"
     create_array(group / "0", (size, size), "uint32", (512, 512), (SHARD_PX, SHARD_PX))
     write_group(folder / "labels.zarr", {})
@@ -75,7 +74,9 @@ def write_results(folder: Path, shards: int) -> int:
         for x in range(shards):
             box = Box(y, x, y + 1, x + 1)
             here = Box(*(SHARD_PX * side for side in box.tuple()))
-            write_region(group / "0", np.where(mask, label[here.slices()], 0).astype(np.uint32), here)
+            rows, columns = (place[side] for side in here.slices())
+            label = (rows[:, None] * (n * shards) + columns[None, :] + 1).astype(np.uint32)
+            write_region(group / "0", np.where(mask, label, np.uint32(0)), here)
             whole[y * n : y * n + n, x * n : x * n + n] = boxes + np.array([y, x, y, x]) * SHARD_PX
     nuclei = (n * shards) ** 2
     columns = table(nuclei, 0)
