@@ -43,6 +43,15 @@ def keep_memory() -> bool:
     return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)])
 
 
+def one_heap() -> bool:
+    """Let all threads that this process starts from now on take from one heap; whether that could be set.
+
+    Threads that decode chunks of a large image otherwise keep a heap each of what they have freed.
+    """
+    mallopt = _glibc("mallopt")
+    return mallopt is not None and bool(mallopt(_ARENA_MAX, 1))
+
+
 def give_back_excess(kind: str) -> bool:
     """After a task: give free memory back where the process has outgrown its first task of this kind; if it did."""
     resident, trim = _resident_bytes(), _glibc("malloc_trim")

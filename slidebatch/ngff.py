@@ -1,14 +1,15 @@
-"""OME-Zarr 0.5 metadata as plain dictionaries. Source: the OME-NGFF specification, version 0.5.
+"""OME-Zarr 0.5 metadata as plain dictionaries, and the same as 0.4. Source: the OME-NGFF specification.
 
 One door: nothing else in slidebatch writes an `ome` attribute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 VERSION = "0.5"
+OLDER = "0.4"
 
 
 def multiscales(name: str, levels: int, um_per_px: float | None, channels: bool) -> dict[str, Any]:
@@ -86,3 +87,28 @@ def plate(name: str, wells: Sequence[tuple[str, str]], fields: int) -> dict[str,
 def well(fields: Sequence[str]) -> dict[str, Any]:
     """Attributes of a well with these fields (paths)."""
     return {"ome": {"version": VERSION, "well": {"version": VERSION, "images": [{"path": f} for f in fields]}}}
+
+
+def as_04(
+    attributes: dict[str, Any], below: Collection[str], windows: Sequence[dict[str, float]] = ()
+) -> dict[str, Any]:
+    """The attributes of a group of version 0.5 as version 0.4 has them.
+
+    below    paths of the groups below it: wells of a plate and images of a well that are not there are left out
+    windows  of each channel of an image (min, max, start, end), which 0.4 asks for and 0.5 does not
+    """
+    told = {key: value for key, value in attributes.get("ome", {}).items() if key != "version"}
+    for one in told.get("multiscales", []):
+        one["version"] = OLDER
+    if "image-label" in told:
+        told["image-label"] = {**told["image-label"], "version": OLDER}
+    if "omero" in told:
+        pairs = zip(told["omero"]["channels"], windows, strict=True)
+        told["omero"] = {"version": OLDER, "channels": [{**channel, "window": window} for channel, window in pairs]}
+    if "plate" in told:
+        wells = [well for well in told["plate"]["wells"] if well["path"] in below]
+        told["plate"] = {**told["plate"], "version": OLDER, "wells": wells}
+    if "well" in told:
+        images = [image for image in told["well"]["images"] if image["path"] in below]
+        told["well"] = {**told["well"], "version": OLDER, "images": images}
+    return told

@@ -29,7 +29,7 @@ SCRIPTS = [
         "system_a",
         "pictures",
     ),
-    *("tasks", "gpu", "executors", "sweep_decoding", "measuring", "reading"),
+    *("tasks", "gpu", "executors", "sweep_decoding", "measuring", "reading", "exporting"),
 ]
 INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 """How chaos begins: a mount of its own."""
@@ -96,6 +96,15 @@ def test_questions_to_a_large_result_are_answered_in_full():
     told = benchmark("reading", "--quick", "--repeats", "1")
     assert "| 20 fields of 100 nuclei | one column | 2000 |" in told
     assert "| a slide of 2000 nuclei | one column | 2000 |" in told
+
+
+@pytest.mark.long
+def test_every_format_is_measured_at_the_smallest_size():
+    """A made-up slide is exported to every format, in a process each."""
+    told = benchmark("exporting", "--quick", "--repeats", "1")
+    assert "16384 nuclei" in told
+    for name in ("geojson", "csv", "coco", "dsb", "ome-tiff", "ngff04"):
+        assert f"| {name} | all |" in told
 
 
 @pytest.mark.long

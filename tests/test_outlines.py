@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from shapely.geometry import Polygon
 
-from slidebatch.outlines import Rings, trace
+from slidebatch.outlines import Rings, simple, trace
 from tests.support.fields import touching_field
 from tests.support.measuring import blobs, nuclei_of
 
@@ -95,3 +95,31 @@ def test_a_hole_and_an_island() -> None:
     rings = trace(labels, np.array([1, 2]), np.tile([0, 0, 9, 9], (2, 1)))
     assert rings.owner.tolist() == [0, 0, 1]
     assert [signed_area(r) for r in np.split(rings.point, rings.start[1:-1])] == [49, -9, 1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), shape=st.tuples(st.integers(1, 24), st.integers(1, 24)))
+def test_simple_rings_pass_no_corner_twice(seed: int, shape: tuple[int, int]) -> None:
+    """Cut where they touch themselves, rings hold the same pixels, turn at every point and pass no corner twice."""
+    labels = blobs(shape, np.random.default_rng(seed), 5)
+    nuclei = nuclei_of(labels)
+    rings = simple(trace(labels, nuclei.label, nuclei.box))
+    assert list(rings.owner) == sorted(rings.owner)
+    assert rings.start[-1] == len(rings.point)
+    for row, label in enumerate(nuclei.label):
+        parts = rings_of(rings, row)
+        np.testing.assert_array_equal(filled(parts, shape), labels == label)
+        for ring in parts:
+            assert len({tuple(p) for p in ring.tolist()}) == len(ring)
+            assert Polygon(ring).is_valid
+            step = np.roll(ring, -1, axis=0) - ring
+            assert ((step * np.roll(step, 1, axis=0)).sum(axis=1) == 0).all()
+
+
+def test_a_bay_that_a_corner_closes_becomes_a_hole() -> None:
+    """A nucleus that bends until its ends touch at a corner has one ring that touches itself, and two simple ones."""
+    labels = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], np.uint32)
+    rings = trace(labels, np.array([1]), np.array([[0, 0, 3, 3]]))
+    assert len(rings) == 1
+    assert sorted(signed_area(r) for r in rings_of(simple(rings), 0)) == [-1, 8]
+    assert len(simple(trace(labels, np.array([2]), np.array([[0, 0, 3, 3]])))) == 0

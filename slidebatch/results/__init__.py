@@ -15,7 +15,7 @@ from __future__ import annotations
 from slidebatch.results.arrays import centres, datasets, open_group
 from slidebatch.results.folder import Results, open_results
 from slidebatch.results.manifest import FORMAT_VERSION, read_manifest
-from slidebatch.results.outlined import Outline
+from slidebatch.results.outlined import Outline, Window, windows
 from slidebatch.results.straight import Seams
 
 __all__ = [
@@ -23,9 +23,11 @@ __all__ = [
     "Outline",
     "Results",
     "Seams",
+    "Window",
     "centres",
     "datasets",
     "open_group",
     "open_results",
     "read_manifest",
+    "windows",
 ]

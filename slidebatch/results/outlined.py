@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,24 @@ class Outline:
     rings: tuple[npt.NDArray[np.float64], ...]
 
 
+@dataclass(frozen=True)
+class Window:
+    """Some nuclei with the labels around them, all in label pixels.
+
+    pixels  (h, w) uint32 labels
+    corner  (y, x) of the first pixel in the label image
+    label   (N,) int64
+    box     (N, 4) int64 half-open boxes inside `pixels`, which hold the nuclei; may be larger than need be
+    row     (N,) int64: which rows of the table they are
+    """
+
+    pixels: npt.NDArray[np.uint32]
+    corner: tuple[int, int]
+    label: npt.NDArray[np.int64]
+    box: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+
+
 def outlines(labels: xr.DataArray, table: pd.DataFrame, scale: float) -> Iterator[Outline]:
     """The outlines of the nuclei of a table (label, y0, x0, y1, x1) in a label image (Y, X).
 
@@ -36,21 +54,31 @@ def outlines(labels: xr.DataArray, table: pd.DataFrame, scale: float) -> Iterato
     """
     from slidebatch.outlines import trace
 
-    for label, box in regions(table, labels.shape, scale):
-        low, high = box[:, :2].min(axis=0), box[:, 2:].max(axis=0)
-        window = np.asarray(labels[low[0] : high[0], low[1] : high[1]])
-        rings = trace(window, label, box - np.tile(low, 2))
-        point = (rings.point + low) / scale - 0.5
+    for window in windows(labels, table, scale):
+        rings = trace(window.pixels, window.label, window.box)
+        point = (rings.point + np.array(window.corner)) / scale - 0.5
         pieces = np.split(point, rings.start[1:-1]) if len(rings) else []
-        first = np.searchsorted(rings.owner, np.arange(len(label) + 1))
-        for row, name in enumerate(label):
+        first = np.searchsorted(rings.owner, np.arange(len(window.label) + 1))
+        for row, name in enumerate(window.label):
             yield Outline(int(name), tuple(pieces[first[row] : first[row + 1]]))
+
+
+def windows(labels: Any, table: pd.DataFrame, scale: float) -> Iterator[Window]:
+    """The nuclei of a table, region by region as `outlines` has them, with their labels; memory holds one window.
+
+    labels  an array (Y, X) of any kind that slices pixels out
+    """
+    name = table["label"].to_numpy(np.int64)
+    for row, box in regions(table, labels.shape, scale):
+        low, high = box[:, :2].min(axis=0), box[:, 2:].max(axis=0)
+        pixels = np.asarray(labels[low[0] : high[0], low[1] : high[1]])
+        yield Window(pixels, (int(low[0]), int(low[1])), name[row], box - np.tile(low, 2), row)
 
 
 def regions(
     table: pd.DataFrame, shape: tuple[int, ...], scale: float
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Labels (N,) and boxes (N, 4), in label pixels, of the nuclei of each region that has any."""
+    """Rows (N,) of the table and boxes (N, 4), in label pixels, of the nuclei of each region that has any."""
     label = table["label"].to_numpy(np.int64)
     level0 = table[["y0", "x0", "y1", "x1"]].to_numpy(np.float64)
     most = np.array([shape[0], shape[1]] * 2)
@@ -60,4 +88,4 @@ def regions(
     order = np.lexsort((label, place[:, 1], place[:, 0]))
     starts = np.flatnonzero((np.diff(place[order], axis=0, prepend=-1) != 0).any(axis=1))
     for rows in np.split(order, starts[1:]) if len(order) else []:
-        yield label[rows], box[rows]
+        yield rows, box[rows]

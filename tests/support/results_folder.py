@@ -63,8 +63,7 @@ def write_results(folder: Path, slides: list[Made], image: bool = True, scale: f
     """A finished results folder with these slides (or fields of one plate), two levels each."""
     store = folder / "labels.zarr"
     plate = any(made.well for made in slides)
-    if plate:
-        _group(store, ngff.plate("made", [m.well for m in slides if m.well], fields=1))
+    _group(store, ngff.plate("made", [m.well for m in slides if m.well], fields=1) if plate else {})
     for made in slides:
         _write_slide(store, made, image or plate)
         table = folder / "instances" / f"{made.slide}.parquet"
