@@ -23,7 +23,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below their heads. Cells are text; those that look like numbers stand to the right."""
+    """Rows of cells below their heads. Cells are text; those that look like numbers are never broken."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]

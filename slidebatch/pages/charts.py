@@ -47,7 +47,6 @@ class Axis:
 def styled() -> Iterator[None]:
     """The style of all charts, also of those that others draw: text stays text and is taken literally."""
     import matplotlib
-    from cycler import cycler
 
     style: Any = {
         "svg.fonttype": "none",
@@ -58,7 +57,6 @@ def styled() -> Iterator[None]:
         "axes.titlesize": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": cycler(color=PALETTE),
         "axes.formatter.use_mathtext": False,
     }
     with matplotlib.rc_context(style):
@@ -134,6 +132,7 @@ def dose_response(shown: Response, axis: Axis) -> Drawing:
         wide = len(above) > 0 and above.max() > 30 * above.min()
         if wide:
             axes.set_xscale("symlog", linthresh=float(above.min()), linscale=0.5)
+            plain_ticks(axes)
         if shown.curve is not None and len(above):
             at = np.geomspace(above.min(), above.max(), 200) if wide else np.linspace(0, above.max(), 200)
             axes.plot(at, shown.curve(np.maximum(at, 1e-300)), color=ORANGE, label="fit")
@@ -141,6 +140,14 @@ def dose_response(shown: Response, axis: Axis) -> Drawing:
                 axes.axvline(shown.ec50, color=RED, linestyle=":", linewidth=1.2, label="EC50")
         axes.legend(fontsize=7, frameon=False)
         return drawing(figure, axis.title)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Numbers at the ticks of a logarithmic x axis as plain text: by itself matplotlib would write formulas."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def bars(named: Mapping[str, Sequence[tuple[str, float]]], axis: Axis) -> Drawing:

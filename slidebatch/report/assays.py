@@ -109,7 +109,7 @@ def _curves(told: Told, one: PlateAssay) -> Iterator[Drawing]:
         None if fit is None else fit.at,
         math.nan if fit is None else fit.ec50,
     )
-    axis = Axis(f"{one.plate}: dose response", f"{one.doses.fact} (its own unit)", words(one.column))
+    axis = Axis(f"{one.plate}: dose response", f"{one.doses.fact} (unit as given)", words(one.column))
     yield dose_response(shown, axis)
 
 

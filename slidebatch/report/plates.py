@@ -93,9 +93,9 @@ def _name(entry: dict[str, Any]) -> str:
 def _said(name: str) -> tuple[str, str]:
     """Title and unit of a measure."""
     if name in (COUNT, PER_FIELD):
-        return f"{name}" if name == PER_FIELD else "nuclei per well", "nuclei"
+        return PER_FIELD if name == PER_FIELD else "nuclei per well", "nuclei"
     text, _, unit = words(name).partition(" (")
-    return f"median {text}", unit.removesuffix(")")
+    return f"median of {text}" if name.startswith("mean_") else f"median {text}", unit.removesuffix(")")
 
 
 def _placed(rows: pd.DataFrame, name: str) -> list[Well]:

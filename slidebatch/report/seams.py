@@ -61,17 +61,20 @@ def seams(told: Told) -> Section | None:
     limit = told.spec.seam_ratio
     each = [Judged(n, s, failing(s, limit)) for n, s in ((n, told.results.seams(n)) for n in names)]
     whole = together([one.seams for one in each])
-    judged = [Judged(f"all {count} together", whole, failing(whole, limit)), *each]
-    failed = any(one.failed for one in judged)
-    shown = sorted(judged[1:], key=lambda one: (not one.failed, -(one.seams.ratio or 0)))[:MOST_ROWS]
+    sum_of = Judged(f"all {count} together", whole, failing(whole, limit))
+    failed = any(one.failed for one in [sum_of, *each])
+    if not whole.along_px:
+        return Section("Seams", [Text(f"None: each of {count} slides or fields lies in one tile and one patch.")])
+    crossed = [one for one in each if one.seams.along_px]
+    shown = sorted(crossed, key=lambda one: (not one.failed, -(one.seams.ratio or 0)))[:MOST_ROWS]
     text = (
         "Pairs of nuclei with a straight common border along seams of tiles and patches, against equal lines between "
         f"seams. The ratio, per length of line, is about 1 where seams leave no trace; beyond {number(limit)}, and "
         f"more than {DEVIATIONS:g} standard deviations beyond what is expected, they have failed."
     )
-    looked = f"{count} of {len(told.done)} slides or fields were looked at."
+    looked = f"{count} of {len(told.done)} slides or fields were looked at; seams cross {len(crossed)} of these."
     verdict = [Text("Seams have failed: nuclei are cut where tiles or patches meet.", warning=True)] if failed else []
-    table = Table(HEADS, [_row(one) for one in [judged[0], *shown]])
+    table = Table(HEADS, [_row(one) for one in ([sum_of, *shown] if count > 1 else shown)])
     return Section("Seams", [*verdict, Text(text), Text(looked), table], failed=failed)
 
 
@@ -83,6 +86,6 @@ HEADS = (
 
 def _row(one: Judged) -> list[str]:
     found = one.seams
-    ratio = number(found.ratio, 3) if found.ratio is not None else "none to compare" if found.along_px else "no seams"
+    ratio = "none to compare" if found.ratio is None else number(found.ratio, 3)
     counts = (found.along, found.between, found.along_px, found.between_px, found.pieces, found.joined)
     return [one.name, ratio, *(number(count) for count in counts), "failed" if one.failed else ""]
