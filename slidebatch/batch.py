@@ -40,6 +40,9 @@ from slidebatch.store import clean_partial, digest, disk_faults, read_json, remo
 
 DONE, FAILED_SOME = 0, 3
 
+REPORT_S = 30.0
+"""What the report of a run may take: with less time left before the deadline it is not begun."""
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -319,7 +322,7 @@ class Driver:
         again = f"slidebatch report {results} writes it"
         if not self.config.report.enabled:
             return
-        if self.deadline.passed():
+        if self.deadline.left_s() < REPORT_S:
             self.on_event(RunNote(f"no time was left for the report; {again}"))
             return
         try:

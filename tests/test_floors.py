@@ -31,18 +31,8 @@ FLOORS = {
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
         *("batch", "pooling", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
-        *(
-            "training",
-            "evaluate",
-            "tuning",
-            "results",
-            "validate",
-            "plate_assay",
-            "report",
-            "sweep",
-            "jobscripts",
-            "doctor",
-        ),
+        *("training", "evaluate", "tuning", "results", "validate", "plate_assay", "report", "sweep", "jobscripts"),
+        "doctor",
     },
     10: {"cli", "__main__"},
 }
