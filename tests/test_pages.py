@@ -88,14 +88,16 @@ def test_names_of_rows_go_both_ways(place: int) -> None:
 
 def test_a_heat_map_colours_from_low_to_high() -> None:
     """The lowest well has viridis' first colour, the highest its last; failed and empty wells are told apart."""
-    wells = [Well("A", "1", 5.0), Well("A", "2", 9.0, "; dose 3"), Well("A", "3", np.nan), Well("B", "1", np.nan, failed=True)]  # fmt: skip
+    first, second = Well("A", "1", 5.0), Well("A", "2", 9.0, "; dose 3")
+    wells = [first, second, Well("A", "3", np.nan), Well("B", "1", np.nan, failed=True)]
     made = plate_map(wells, Scale("nuclei", "cells", 5.0, 9.0)).markup
     page = read_page(made)
     fills = {a["data-well"]: a["fill"] for tag, a in page.tags if tag == "rect" and a.get("data-well")}
     assert (fills["A1"], fills["A2"]) == ("#440154", "#fde725")
     assert fills["A1"] == shades(2)[0]
     told = [text for text in page.texts["title"] if text]
-    assert told == ["A1: 5 cells", "A2: 9 cells; dose 3", "A3: no nuclei", "B1: failed", "B2: not in this run", "B3: not in this run"]  # fmt: skip
+    assert told[:4] == ["A1: 5 cells", "A2: 9 cells; dose 3", "A3: no nuclei", "B1: failed"]
+    assert told[4:] == ["B2: not in this run", "B3: not in this run"]
     assert {"column", "row", "cells"} <= set(page.texts["text"])
     assert plate_map(wells[:1], Scale("n", "c", 5.0, 5.0)).markup.count("data-well") == 1
 

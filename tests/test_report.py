@@ -256,7 +256,7 @@ def test_nothing_is_fetched(plate: Page, sample_plate: Path) -> None:
 
 def test_a_plate_of_384_wells_is_light(tmp_path: Path) -> None:
     """The page of 384 wells has them all, in fewer than 5 MB, also where many pictures of noise are asked for."""
-    labels = squares((600, 600))
+    labels = squares((600, 600), side_px=20, gap_px=20)
     path = write_results(tmp_path / "made", [Made("first", labels, ("A", "01"))])
     manifest = read_manifest(path)
     noise = np.random.default_rng(0).integers(0, 255, (1, 600, 600), np.uint8)

@@ -67,13 +67,11 @@ def test_a_page_is_shown_whole_and_alone(chromium: Any, page: Path, width_px: in
     seen.page.close()
 
 
-def test_every_chart_has_a_title_and_named_axes(chromium: Any, page: Path) -> None:
+def test_every_picture_has_words(chromium: Any, page: Path) -> None:
     """Every picture says what it is to those who do not see it."""
     seen = look(chromium, page)
-    named = (
-        "[...document.querySelectorAll('img, svg')].every(e => e.getAttribute('alt') || e.getAttribute('aria-label'))"
-    )
-    assert seen.page.evaluate(named)
+    words = "e => e.getAttribute('alt') || e.getAttribute('aria-label')"
+    assert seen.page.evaluate(f"[...document.querySelectorAll('img, svg')].every({words})")
     seen.page.close()
 
 
