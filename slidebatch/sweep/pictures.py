@@ -45,7 +45,8 @@ def _effect(panel: Axes, effect: Effect) -> None:
     bars = [values["mean"] - values["low"], values["high"] - values["mean"]]
     panel.errorbar(at, values["mean"], yerr=[b.clip(lower=0) for b in bars], fmt="o", capsize=3, color=BLUE)
     panel.set_xticks(list(at), [_short(v) for v in values["value"]], rotation=30, ha="right", fontsize="small")
-    panel.set_title(f"{effect.parameter} ({effect.share:.0%})", fontsize="small")
+    panel.set_title(f"{_short(effect.parameter)}: {effect.share:.0%} of the variance", fontsize="small")
+    panel.set_xlabel(_short(effect.parameter))
     panel.grid(axis="y", alpha=0.3)
 
 
