@@ -40,6 +40,9 @@ from slidebatch.store import clean_partial, digest, disk_faults, read_json, remo
 
 DONE, FAILED_SOME = 0, 3
 
+REPORT_S = 30.0
+"""What the report of a run may take: with less time left before the deadline it is not begun."""
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -180,6 +183,7 @@ class Driver:
         finally:
             executor.close()
         outcome = self._finish()
+        self._report()
         self.on_event(RunEnded(outcome.done, outcome.failed, self._nuclei(), time.perf_counter() - begun))
         return outcome
 
@@ -311,6 +315,23 @@ class Driver:
         failed = {f["slide"] for f in failures}
         done = sum(s.slide not in failed for s in self.plan.slides)
         return Outcome(done, len(failed), self.work.parent, FAILED_SOME if failed else DONE, self._accuracy())
+
+    def _report(self) -> None:
+        """The page to look at. The results are whole by now: what goes wrong here is told and does not fail the run."""
+        results = self.work.parent
+        again = f"slidebatch report {results} writes it"
+        if not self.config.report.enabled:
+            return
+        if self.deadline.left_s() < REPORT_S:
+            self.on_event(RunNote(f"no time was left for the report; {again}"))
+            return
+        try:
+            from slidebatch.report import write_report
+
+            write_report(results)
+        except Exception as error:
+            what = " ".join(str(error).split()) or type(error).__name__
+            self.on_event(RunNote(f"the results are whole, but their report could not be written ({what}); {again}"))
 
     def _nuclei(self) -> int:
         told = read_json(self.work.parent / "manifest.json")

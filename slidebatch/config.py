@@ -22,6 +22,7 @@ from slidebatch.executors.spec import ClusterSpec
 from slidebatch.measurements import MeasureSpec
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import NormaliseSpec
+from slidebatch.pages import ReportSpec
 from slidebatch.shipped import find_config
 from slidebatch.sources import InputSpec
 from slidebatch.spec import Spec
@@ -66,6 +67,7 @@ class RunConfig(Spec):
     decode: DecodeSpec = Field(default_factory=_defaults(DecodeSpec), description="How maps become nuclei.")
     measure: MeasureSpec = Field(default_factory=_defaults(MeasureSpec), description="What is measured of nuclei.")
     assay: AssaySpec = Field(default_factory=_defaults(AssaySpec), description="How a plate is judged as an assay.")
+    report: ReportSpec = Field(default_factory=_defaults(ReportSpec), description="The page to look at.")
     output: OutputSpec = Field(description="Where results go.")
     cluster: ClusterSpec = Field(default_factory=_defaults(ClusterSpec), description="Where the run runs.")
 

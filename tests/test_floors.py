@@ -19,7 +19,7 @@ FLOORS = {
     1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead", "cores"},
     2: {
         *("tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "overlaps", "faults"),
-        *("measurements", "outlines", "assay", "runlengths"),
+        *("measurements", "outlines", "assay", "runlengths", "pages"),
     },
     3: {"slides", "store", "models"},
     4: {
@@ -31,8 +31,8 @@ FLOORS = {
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
         *("batch", "pooling", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
-        *("training", "evaluate", "tuning", "results", "validate", "plate_assay", "sweep", "jobscripts", "doctor"),
-        "export",
+        *("training", "evaluate", "tuning", "results", "validate", "plate_assay", "report", "sweep", "jobscripts"),
+        *("doctor", "export"),
     },
     10: {"cli", "__main__"},
 }
@@ -40,7 +40,7 @@ FLOORS = {
 
 ANYWHERE = {"numpy", "pydantic"}
 DOORS = {
-    "PIL": {"models", "training"},
+    "PIL": {"models", "pages", "training"},
     "dask": {"executors", "results"},
     "dask_cuda": {"executors"},
     "dask_jobqueue": {"executors"},
@@ -61,15 +61,16 @@ DOORS = {
         ),
     },
     "numcodecs": {"export"},
-    "jinja2": {"jobscripts"},
-    "matplotlib": {"results", "training", "sweep"},
+    "jinja2": {"jobscripts", "pages"},
+    "markupsafe": {"pages"},
+    "matplotlib": {"pages", "results", "training", "sweep"},
     "ome_zarr_models": {"validate"},
     "onnxruntime": {"models"},
     "openslide": {"slides"},
     "openvino": {"models"},
     "optuna": {"tuning"},
     "orjson": {"export"},
-    "pandas": {"results", "plate_assay", "evaluate", "training", "validate", "sweep"},
+    "pandas": {"results", "report", "plate_assay", "evaluate", "training", "validate", "sweep"},
     "psutil": {"executors", "sweep"},
     "pycocotools": {"training", "runlengths"},
     "pyarrow": {"measure", "finish", "results", "export"},

@@ -156,7 +156,7 @@ def test_the_report_shows_points_effects_costs_and_failures(tmp_path):
     assert status_of(["sweep-collect", str(tmp_path / "s")]) == 0
     report = tmp_path / "s" / "report"
     page, text = (report / "index.html").read_text(), (report / "report.md").read_text()
-    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 2
+    assert len(re.findall(r'src="data:image/svg\+xml;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 2
     assert "&lt;i&gt;" in page
     assert "<i>" not in page
     assert re.search(r"\| 2 \| 0\.75 \| <i> \| 1\.75 \| 3 \|", text)
@@ -164,7 +164,7 @@ def test_the_report_shows_points_effects_costs_and_failures(tmp_path):
         assert f"({name})" in text
         assert (report / name).read_bytes().startswith(b"\x89PNG")
     assert "c\\|d" in text
-    titles = [s.title for s in sections(found, effects(found), {"cost.png": b"", "effects.png": b""})]
+    titles = [s.title for s in sections(found, effects(found), ["cost.png", "effects.png"])]
     assert titles == ["Summary", "Best points", "Effect of each parameter", "Cost against score"]
     assert markdown("n", []).startswith("# n")
 

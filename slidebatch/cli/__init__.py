@@ -12,7 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from slidebatch.cli import assaying, exporting, looking, scoring, submitting, sweeping  # noqa: F401  (register commands)
+from slidebatch.cli import (  # noqa: F401  (register their commands)
+    assaying,
+    exporting,
+    looking,
+    reporting,
+    scoring,
+    submitting,
+    sweeping,
+)
 from slidebatch.cli.app import app
 from slidebatch.cli.exits import INTERRUPTED
 

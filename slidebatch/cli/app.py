@@ -73,6 +73,8 @@ def run(
     with display(sys.stderr) as on_event:
         outcome = batch.run(settings, on_event)
     say(f"results: {outcome.results}")
+    if settings.report.enabled and (page := outcome.results / "report" / "index.html").exists():
+        say(f"report: {page}")
     if outcome.failed:
         say(f"{outcome.failed} inputs failed: see {outcome.results / 'failures.jsonl'}")
     if outcome.accuracy is not None:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from slidebatch import pages
+from slidebatch.pages.charts import drawing, styled
 from slidebatch.store import write_atomically
 from slidebatch.sweep.collect import COST, SCORE, Collected
 from slidebatch.sweep.effects import Effect, effects
-from slidebatch.sweep.pictures import cost_picture, effects_picture
+from slidebatch.sweep.pictures import cost_picture, effects_picture, png
 
 BEST = 10
 FAILED = 20
-
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}"
-    "td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}th{background:#f2f2f2}img{max-width:100%}"
-)
 
 Cells = Sequence[Sequence[str]]
 
@@ -36,39 +32,49 @@ class Section:
     text: tuple[str, ...] = ()
     cells: Cells = ()
     picture: str | None = None
+    failed: bool = False
 
 
 def write_report(found: Collected) -> Path:
     """`report/index.html`, which holds its pictures, and `report/report.md` with them beside it; the page's path."""
     folder = found.sweep.folder / "report"
-    made = effects(found)
-    pictures: dict[str, bytes] = {}
-    if found.measure is not None and len(found.done):
-        pictures["cost.png"] = cost_picture(found)
-        if made:
-            pictures["effects.png"] = effects_picture(found, made)
-    parts = sections(found, made, pictures)
-    for name, png in pictures.items():
-        write_atomically(folder / name, png)
-    write_atomically(folder / "report.md", markdown(found.sweep.spec.name, parts).encode())
-    write_atomically(folder / "index.html", page(found.sweep.spec.name, parts, pictures).encode())
+    name, made = found.sweep.spec.name, effects(found)
+    with styled():
+        pictures = _pictures(found, made)
+        parts = sections(found, made, pictures)
+        for file, figure in pictures.items():
+            write_atomically(folder / file, png(figure))
+        write_atomically(folder / "report.md", markdown(name, parts).encode())
+        write_atomically(folder / "index.html", page(name, parts, pictures).encode())
     return folder / "index.html"
 
 
-def sections(found: Collected, made: Sequence[Effect], pictures: Mapping[str, bytes]) -> list[Section]:
-    """What the report says, in order."""
-    parts = [_summary(found), _best(found)]
+def _pictures(found: Collected, made: Sequence[Effect]) -> dict[str, Figure]:
+    """The pictures by the names of their files; none without scores."""
+    if found.measure is None or not len(found.done):
+        return {}
+    cost = {"cost.png": cost_picture(found)}
+    return {**cost, "effects.png": effects_picture(found, made)} if made else cost
+
+
+def sections(found: Collected, made: Sequence[Effect], pictures: Collection[str]) -> list[Section]:
+    """What the report says, in order: failures first."""
+    parts = [*_failed(found), _summary(found), _best(found)]
     if made:
         parts.append(_effects(found, made))
     if "cost.png" in pictures:
         text = "A point on the line scores more than every point that took no longer."
         parts.append(Section("Cost against score", (text,), picture="cost.png"))
-    failed = found.table[found.table["state"] == "failed"]
-    if len(failed):
-        shown = failed[["number", "id", "error"]].head(FAILED)
-        rows = [[str(number), id, _line(error)] for number, id, error in shown.itertuples(index=False)]
-        parts.append(Section(f"Failed points ({len(failed)})", cells=[["number", "id", "error"], *rows]))
     return parts
+
+
+def _failed(found: Collected) -> list[Section]:
+    failed = found.table[found.table["state"] == "failed"]
+    if not len(failed):
+        return []
+    shown = failed[["number", "id", "error"]].head(FAILED)
+    rows = [[str(number), id, _line(error)] for number, id, error in shown.itertuples(index=False)]
+    return [Section(f"Failed points ({len(failed)})", cells=[["number", "id", "error"], *rows], failed=True)]
 
 
 def _line(text: str) -> str:
@@ -140,21 +146,16 @@ def markdown(name: str, parts: Sequence[Section]) -> str:
     return "\n".join(lines)
 
 
-def page(name: str, parts: Sequence[Section], pictures: Mapping[str, bytes]) -> str:
-    """The report as one HTML page that holds its pictures."""
-    body = [f"<h1>{escape(name)}</h1>"]
-    for part in parts:
-        body.append(f"<h2>{escape(part.title)}</h2>")
-        body += [f"<p>{escape(text)}</p>" for text in part.text]
-        if part.cells:
-            head, *rows = part.cells
-            body += ["<table>", _html_row(head, "th"), *(_html_row(row, "td") for row in rows), "</table>"]
-        if part.picture:
-            held = base64.b64encode(pictures[part.picture]).decode()
-            body.append(f'<p><img alt="{escape(part.title)}" src="data:image/png;base64,{held}"></p>')
-    head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+def page(name: str, parts: Sequence[Section], pictures: Mapping[str, Figure]) -> str:
+    """The report as one HTML page that holds its pictures; inside `styled`."""
+    subtitle = f"a sweep; slidebatch {importlib.metadata.version('slidebatch')}"
+    return pages.render(pages.Page(name, subtitle, [_html(part, pictures) for part in parts]))
 
 
-def _html_row(cells: Sequence[str], tag: str) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _html(part: Section, pictures: Mapping[str, Figure]) -> pages.Section:
+    blocks: list[pages.Block] = [pages.Text(text) for text in part.text]
+    if part.picture:
+        blocks.append(pages.Gallery([drawing(pictures[part.picture], part.title)]))
+    if part.cells:
+        blocks.append(pages.Table(part.cells[0], part.cells[1:]))
+    return pages.Section(part.title, blocks, failed=part.failed)

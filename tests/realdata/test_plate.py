@@ -16,6 +16,7 @@ from slidebatch.assay import AssaySpec
 from slidebatch.plate_assay import judge
 from slidebatch.validate import validate
 from tests.conftest import ROOT
+from tests.support.html_page import read_page
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
@@ -72,6 +73,18 @@ def test_the_assay_tells_its_controls_apart(plate: Path) -> None:
     assert assay.doses.spearman >= 0.9
     assert assay.doses.fit is not None
     assert assay.doses.fit.inside
+
+
+def test_the_run_ends_with_its_report(plate: Path) -> None:
+    """The page has all wells, all doses and pictures, is light, and none of its sections has failed."""
+    text = (plate / "report" / "index.html").read_text()
+    assert len(text) < 5_000_000
+    page = read_page(text)
+    assert page.headings[0] == "Summary"
+    assert {"Pictures", "Plate", "Edge effect", "Assay", "Distributions", "Throughput"} <= set(page.headings)
+    wells = [a for tag, a in page.tags if tag == "rect" and a.get("data-well")]
+    assert len(wells) == 4 * 96, "count, area, GFP and DNA"
+    assert sum(a.get("class") == "crop" for tag, a in page.tags if tag == "svg") == 12
 
 
 def test_facts_of_the_wells_come_with_them(plate: Path, realdata: Path) -> None:
