@@ -45,9 +45,7 @@ def begin_from(network: nn.Module, path: Path) -> list[str]:
     fits = {k: v.float() for k, v in found.items() if not k.startswith(skipped) and not k.endswith(COUNTER)}
     needed = {k: v for k, v in wanted.items() if not k.startswith(skipped) and not k.endswith(COUNTER)}
     if faults := tensor_faults(fits, needed):
-        raise ModelError(
-            f"{path}: the checkpoint does not fit the network: {faults}; use the settings it was made with."
-        )
+        raise ModelError(f"{path}: the checkpoint does not fit: {faults}; use the settings that it was made with.")
     network.load_state_dict(fits, strict=False)
     return sorted(left)
 

@@ -49,9 +49,11 @@ class Running:
 class Detector:
     """A detector ready to run."""
 
-    def __init__(self, network: nn.Module, card: Card, running: Running) -> None:
+    def __init__(self, network: Any, card: Card, running: Running) -> None:
         self.card, self.running = card, running
-        self._network = network.eval().requires_grad_(False).to(running.device)
+        self._most = network.most
+        self._told = False
+        self._network: nn.Module = network.eval().requires_grad_(False).to(running.device)
 
     def detect(self, patches: npt.NDArray[np.float32], places: Sequence[Place]) -> list[Detections]:
         """(N, C, Y, X) float32 in 0..1 and N places -> one `Detections` each, in slide pixels, best first.
@@ -62,7 +64,19 @@ class Detector:
             torch.set_num_threads(self.running.threads)
         patches = self._checked(patches)
         answers = [answer(self._network, torch.from_numpy(p[None]), self.running.precision) for p in patches]
+        self._tell_full(answers, patches.shape[2:])
         return [_moved(a, place) for a, place in zip(answers, places, strict=True)]
+
+    def _tell_full(self, answers: Sequence[Detections], shape: tuple[int, ...]) -> None:
+        """Warn, once, where a patch (y, x) holds as many detections as may be kept of it."""
+        most = self._most(shape[0], shape[1])
+        if not self._told and any(len(found) >= most for found in answers):
+            self._told = True
+            LOG.warning(
+                "%s: a patch of %d x %d px holds %d detections, the most that are kept, and maybe more; "
+                "raise model.settings.detections",
+                *(self.card.name, *shape, most),
+            )
 
     def _checked(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         count, channels, height, width = patches.shape

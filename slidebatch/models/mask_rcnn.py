@@ -173,6 +173,10 @@ class MaskRCNN(nn.Module):
         self.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(how.regions, how.regions_positive)
         self.roi_heads.proposal_matcher = Matcher(how.region_iou, how.region_iou, allow_low_quality_matches=False)
 
+    def most(self, height_px: int, width_px: int) -> int:
+        """How many detections of a patch are kept."""
+        return max(1, round(self.architecture.detections * height_px * width_px / UNIT_PX))
+
     def forward(self, images: Tensor, truths: Sequence[Truth] | None = None) -> Any:
         """Detections of each image (boxes (R, 4) xyxy, scores (R,), masks (R, 28, 28) in 0..1, best first), or losses.
 
@@ -183,7 +187,7 @@ class MaskRCNN(nn.Module):
         features = {name: feature.float() for name, feature in features.items()}
         shapes = [shape] * len(images)
         proposals, first = self.rpn(ImageList(images, shapes), features, truths)
-        self.roi_heads.detections_per_img = max(1, round(self.architecture.detections * shape[0] * shape[1] / UNIT_PX))
+        self.roi_heads.detections_per_img = self.most(*shape)
         found, second = self.roi_heads(features, proposals, shapes, truths)
         return found if truths is None else first | second
 
