@@ -92,6 +92,9 @@ def check_network(spec: TrainSpec) -> None:
     if flaw := networks.flaw(architecture):
         raise ConfigError(f"network: {spec.network.name} could not be run in patches: {flaw}.")
     family(spec.network.name).check(spec)
+    parts = dict(networks.build(spec.network.name, spec.network.settings).named_modules()) if spec.frozen else {}
+    if unknown := [name for name in spec.frozen if name not in parts]:
+        raise ConfigError(f"frozen: {spec.network.name} has no part {', '.join(unknown)}; see its tensors' names.")
 
 
 def dtype(precision: str, device: str) -> torch.dtype:
