@@ -238,12 +238,18 @@ def test_settings_in_use_change_what_is_found(tmp_path):
 
 
 def test_a_full_patch_is_told(tmp_path, caplog):
-    """Where a patch holds more detections than may be kept, a warning says so, once."""
-    model = models.load(spec(write(tmp_path), settings={"detections": 8}))
-    with caplog.at_level(logging.WARNING):
-        model.detect(patches(2), HERE * 2)
-    assert len(caplog.records) == 1
-    assert "model.settings.detections" in caplog.text
+    """Where a patch holds more than may be kept, a warning says so, once, and names the limit."""
+    roomy = {"before": 40_000, "proposals": 40_000, "detections": 40_000}
+    for name in ("detections", "proposals"):
+        caplog.clear()
+        model = models.load(spec(write(tmp_path), settings={**roomy, name: 8}))
+        with caplog.at_level(logging.WARNING):
+            model.detect(patches(2), HERE * 2)
+        assert len(caplog.records) == 1
+        assert f"filled up model.settings.{name};" in caplog.text
+    caplog.clear()
+    models.load(spec(write(tmp_path), settings=roomy)).detect(patches(), HERE)
+    assert not caplog.records
 
 
 def test_the_card_says_what_the_digest_depends_on(tmp_path):

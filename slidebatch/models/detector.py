@@ -51,9 +51,8 @@ class Detector:
 
     def __init__(self, network: Any, card: Card, running: Running) -> None:
         self.card, self.running = card, running
-        self._most = network.most
         self._told = False
-        self._network: nn.Module = network.eval().requires_grad_(False).to(running.device)
+        self._network = network.eval().requires_grad_(False).to(running.device)
 
     def detect(self, patches: npt.NDArray[np.float32], places: Sequence[Place]) -> list[Detections]:
         """(N, C, Y, X) float32 in 0..1 and N places -> one `Detections` each, in slide pixels, best first.
@@ -63,20 +62,18 @@ class Detector:
         if self.running.device == "cpu" and torch.get_num_threads() != self.running.threads:
             torch.set_num_threads(self.running.threads)
         patches = self._checked(patches)
-        answers = [answer(self._network, torch.from_numpy(p[None]), self.running.precision) for p in patches]
-        self._tell_full(answers, patches.shape[2:])
-        return [_moved(a, place) for a, place in zip(answers, places, strict=True)]
+        return [_moved(self._answer(p), place) for p, place in zip(patches, places, strict=True)]
 
-    def _tell_full(self, answers: Sequence[Detections], shape: tuple[int, ...]) -> None:
-        """Warn, once, where a patch (y, x) holds as many detections as may be kept of it."""
-        most = self._most(shape[0], shape[1])
-        if not self._told and any(len(found) >= most for found in answers):
+    def _answer(self, patch: npt.NDArray[np.float32]) -> Detections:
+        """What is found in one patch; warns, once, where it holds as much as the settings let through."""
+        found = answer(self._network, torch.from_numpy(patch[None]), self.running.precision)
+        if self._network.filled and not self._told:
             self._told = True
             LOG.warning(
-                "%s: a patch of %d x %d px holds %d detections, the most that are kept, and maybe more; "
-                "raise model.settings.detections",
-                *(self.card.name, *shape, most),
+                "%s: a patch of %d x %d px filled up model.settings.%s; nuclei may be missing there: raise it",
+                *(self.card.name, *patch.shape[1:], " and ".join(self._network.filled)),
             )
+        return found
 
     def _checked(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         count, channels, height, width = patches.shape

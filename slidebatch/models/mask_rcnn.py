@@ -66,7 +66,8 @@ class Architecture:
     mask_width, mask_layers   of the mask head
     anchors_px       sides of the anchors of each level, finest first; one level more than the backbone gives
     ratios           height over width of anchors
-    before, proposals   proposals kept of 256 x 256 px: of each level before suppression, and in all after it
+    before, proposals   most proposals of 256 x 256 px: of each level before suppression, and in all after it; where
+                     these bind, nuclei are lost, and which ones depends on the patch
     proposal_score   objectness below which a place is not proposed
     proposal_iou     of two proposals that overlap more than this, the better stays
     score_threshold  detections that score below this are dropped
@@ -89,9 +90,9 @@ class Architecture:
     mask_layers: PositiveInt = 4
     anchors_px: Annotated[tuple[Sizes, ...], Field(min_length=1)] = ((4, 12), (20, 32), (48, 64), (96, 128), (192, 256))
     ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
-    before: PositiveInt = 500
-    proposals: PositiveInt = 500
-    proposal_score: Share = 0.02
+    before: PositiveInt = 4000
+    proposals: PositiveInt = 2000
+    proposal_score: Share = 0.05
     proposal_iou: Share = 0.7
     score_threshold: Share = 0.05
     detection_iou: Share = 0.5
@@ -139,6 +140,7 @@ class Sampling:
     anchor_iou                  (background below, nucleus above): between them an anchor does not count
     regions, regions_positive   proposals in the loss, and the largest share of them that lie on nuclei
     region_iou                  a proposal that overlaps a nucleus more than this is that nucleus
+    before, proposals           as in `Architecture`, while training
     """
 
     anchors: int = 256
@@ -147,6 +149,8 @@ class Sampling:
     regions: int = 128
     regions_positive: float = 0.25
     region_iou: float = 0.5
+    before: int = 500
+    proposals: int = 500
 
 
 class MaskRCNN(nn.Module):
@@ -154,6 +158,8 @@ class MaskRCNN(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    filled: tuple[str, ...] = ()
+    """Limits that the last answer reached: there may be more nuclei than it tells."""
 
     def __init__(self, architecture: Architecture, sampling: Sampling | None = None) -> None:
         super().__init__()
@@ -171,11 +177,8 @@ class MaskRCNN(nn.Module):
         self.rpn.fg_bg_sampler = BalancedPositiveNegativeSampler(how.anchors, how.anchors_positive)
         self.rpn.proposal_matcher = Matcher(how.anchor_iou[1], how.anchor_iou[0], allow_low_quality_matches=True)
         self.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(how.regions, how.regions_positive)
+        self.rpn.learning = Limits(how.before, how.proposals)
         self.roi_heads.proposal_matcher = Matcher(how.region_iou, how.region_iou, allow_low_quality_matches=False)
-
-    def most(self, height_px: int, width_px: int) -> int:
-        """How many detections of a patch are kept."""
-        return max(1, round(self.architecture.detections * height_px * width_px / UNIT_PX))
 
     def forward(self, images: Tensor, truths: Sequence[Truth] | None = None) -> Any:
         """Detections of each image (boxes (R, 4) xyxy, scores (R,), masks (R, 28, 28) in 0..1, best first), or losses.
@@ -187,9 +190,15 @@ class MaskRCNN(nn.Module):
         features = {name: feature.float() for name, feature in features.items()}
         shapes = [shape] * len(images)
         proposals, first = self.rpn(ImageList(images, shapes), features, truths)
-        self.roi_heads.detections_per_img = self.most(*shape)
+        most = max(1, round(self.architecture.detections * shape[0] * shape[1] / UNIT_PX))
+        self.roi_heads.detections_per_img = most
         found, second = self.roi_heads(features, proposals, shapes, truths)
-        return found if truths is None else first | second
+        if truths is not None:
+            return first | second
+        full = {"proposals": max(map(len, proposals)) >= self.rpn.limits.of(shape)[1]}
+        full |= {"detections": max(len(f["scores"]) for f in found) >= most}
+        self.filled = tuple(name for name, reached in full.items() if reached)
+        return found
 
 
 def _backbone(a: Architecture) -> BackboneWithFPN:

@@ -46,16 +46,17 @@ class FloatRPNHead(RPNHead):
 
 
 class Proposals(RegionProposalNetwork):
-    """The first stage. `score_thresh` counts in use only: in training all proposals are learned from."""
+    """The first stage. `limits` and `score_thresh` count in use, `learning` while training, which takes any score."""
 
     limits: Limits
+    learning: Limits
     score_thresh: float
 
     def filter_proposals(
         self, proposals: Tensor, objectness: Tensor, image_shapes: Any, num_anchors_per_level: Any
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The best proposals of each image, as many as its area allows."""
-        before, after = self.limits.of(image_shapes[0])
+        before, after = (self.learning if self.training else self.limits).of(image_shapes[0])
         self._pre_nms_top_n = dict.fromkeys(("training", "testing"), before)
         self._post_nms_top_n = dict.fromkeys(("training", "testing"), after)
         threshold, self.score_thresh = self.score_thresh, 0.0 if self.training else self.score_thresh

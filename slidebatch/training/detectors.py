@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def check(spec: TrainSpec) -> None:
 def prepare(network: nn.Module, spec: TrainSpec) -> None:
     """Tell a detector how many anchors and proposals to learn from. Changes `network`."""
     told = spec.detection
-    names = ("anchors", "anchors_positive", "anchor_iou", "regions", "regions_positive", "region_iou")
+    names = [field.name for field in fields(Sampling)]
     network.sample(Sampling(**{name: getattr(told, name) for name in names}))  # type: ignore[operator]
 
 
@@ -73,8 +73,8 @@ def scores(fitted: Fitted, examples: Sequence[Example]) -> dict[str, float]:
 def calibrated(fitted: Fitted, held: Sequence[Example], mix: dict[str, float]) -> tuple[Fitted, dict[str, float]]:
     """The network with the least score and the shift of the masks' logits that score best on held-out images; both.
 
-    First the least score, then the shift. Images count by their modality's share in `mix`. Without held-out images,
-    nothing is changed. Changes the network.
+    First the least score (of several as good the middle one), then the shift. Images count by their modality's share in
+    `mix`. Without held-out images, nothing is changed. Changes the network.
     """
     if not held:
         return fitted, {}
@@ -84,7 +84,9 @@ def calibrated(fitted: Fitted, held: Sequence[Example], mix: dict[str, float]) -
         moved = [replace(d, mask=shifted(d.mask, shift)) for d in found]
         return weighted([judged(d, e, least) for d, e in zip(moved, held, strict=True)], held, mix)
 
-    least = max(THRESHOLDS, key=lambda t: score(t, 0.0))
+    tried = [score(t, 0.0) for t in THRESHOLDS]
+    best = [t for t, s in zip(THRESHOLDS, tried, strict=True) if s == max(tried)]
+    least = best[len(best) // 2]
     shift = max(SHIFTS, key=lambda s: score(least, s))
     head: Any = fitted.network.get_submodule("roi_heads.mask_predictor.mask_fcn_logits")
     with torch.no_grad():

@@ -128,6 +128,10 @@ class DetectionSpec(Spec):
     regions: PositiveInt = Field(default=128, description="Proposals of a crop in the loss.")
     regions_positive: Share = Field(default=0.25, description="Largest share of them that lie on nuclei.")
     region_iou: Share = Field(default=0.5, description="A proposal with this overlap is that nucleus.")
+    before: PositiveInt = Field(
+        default=500, description="Proposals of 256 x 256 px of each level that compete for being learned from."
+    )
+    proposals: PositiveInt = Field(default=500, description="Proposals of 256 x 256 px that are left of these.")
     least_px: PositiveInt = Field(default=12, description="Smaller pieces of nuclei in a crop do not count.")
     rpn_class: float = Field(default=1.0, ge=0, description="Weight of the loss of anchors' classes.")
     rpn_box: float = Field(default=1.0, ge=0, description="Weight of the loss of anchors' moves.")
