@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 
+from slidebatch.config import read
 from slidebatch.errors import ConfigError
 from slidebatch.metrics import f1
 from slidebatch.models import networks
@@ -164,6 +165,25 @@ def test_wrong_settings_of_a_detector_are_refused(dataset, tmp_path):
         few(dataset, tmp_path, detection={"anchor_iou": (0.6, 0.5)})
     with pytest.raises(ConfigError, match="multiples of 16 px"):
         loop.run(settings(dataset, tmp_path, network=NETWORK, sampling={"kind": "crops", "crop_px": 40}))
+
+
+@pytest.mark.parametrize("name", ["small", "b", "c", "nuclei"])
+def test_shipped_configs_make_networks(name):
+    """Each shipped config of a detector reads, and its network can be built and takes its crops."""
+    spec = read(TrainSpec, f"conf/train/mask_rcnn_{name}.yaml")
+    loop.check_network(spec)
+    made = networks.architecture(spec.network.name, spec.network.settings)
+    feed.check_size((spec.sampling.crop_px,) * 2, made)
+    names = dict(networks.build(spec.network.name, spec.network.settings).named_modules())
+    assert set(spec.frozen) <= set(names)
+    assert spec.data.exclude == "validation.txt"
+
+
+def test_the_small_one_is_small():
+    """The detector that ships has at most 10 M parameters: 40 MB."""
+    spec = read(TrainSpec, "conf/train/mask_rcnn_small.yaml")
+    network = networks.build(spec.network.name, spec.network.settings)
+    assert 4 * sum(p.numel() for p in network.parameters()) < 40e6
 
 
 # Scores and calibration

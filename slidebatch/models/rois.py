@@ -29,7 +29,7 @@ CELLS = 14
 arXiv:1612.03144: 224 px from a stride of 16)."""
 
 
-AT_ONCE = 256
+AT_ONCE = 128
 """Regions of an image that go through a head together, in use."""
 
 
