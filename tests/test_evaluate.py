@@ -6,6 +6,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from hypothesis import given, settings
@@ -351,6 +352,24 @@ def test_results_can_be_written_and_read(folders, tmp_path):
     rows = list(csv.DictReader(table.open()))
     assert [(r["slide"], float(r["ap_0.95"])) for r in rows] == [(s.slide, s.ap[-1]) for s in found.images]
     assert found.to_text().splitlines()[1].split()[0] == "all"
+
+
+def test_scores_of_results_give_map(folders, tmp_path):
+    """Where the table of nuclei has scores, COCO's mAP is told by heading; an image not predicted lowers it."""
+    results = write_results(tmp_path / "results", [Made(n, numbered(IMAGES[n])) for n in "ab"])
+    assert evaluate(results, folders[1]).coco == {}
+    for path in (results / "instances").iterdir():
+        table = pd.read_parquet(path)
+        table.assign(score=np.linspace(0.5, 1, len(table), dtype=np.float32)).to_parquet(path)
+    found = evaluate(results, folders[1])
+    assert found.coco["all"] == {"map50": 1.0, "map75": 1.0, "map": 1.0}
+    assert json.loads(found.to_json())["coco"] == found.coco
+    assert "map50" in found.describe()
+    add_truth(folders, "c", IMAGES["c"])
+    (tmp_path / "ids.txt").write_text("a\nb\nc\n")
+    shares = [int(IMAGES[n].max()) for n in "abc"]
+    lower = evaluate(results, folders[1], subset=tmp_path / "ids.txt").coco["all"]["map50"]
+    assert lower == pytest.approx((sum(shares[:2]) / sum(shares)), abs=0.02)
 
 
 def test_one_image_has_no_interval(folders, tmp_path):
