@@ -52,7 +52,7 @@ DOORS = {
     "optuna": {"tuning"},
     "pandas": {"results", "evaluate", "training", "validate", "sweep"},
     "psutil": {"executors", "sweep"},
-    "pycocotools": {"training"},
+    "pycocotools": {"training", "evaluate"},
     "pyarrow": {"measure", "finish"},
     "rich": {"progress", "cli"},
     "ruamel": {"yaml_place"},
