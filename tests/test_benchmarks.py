@@ -11,7 +11,19 @@ import pytest
 
 from tests.conftest import ROOT
 
-SCRIPTS = ["nms", "engine", "decoding", "merging", "memory", "kills", "inference", "training", "system_a", "pictures"]
+SCRIPTS = [
+    "nms",
+    "engine",
+    "decoding",
+    "merging",
+    "memory",
+    "kills",
+    "inference",
+    "training",
+    "system_a",
+    "pictures",
+    "detectors",
+]
 
 
 def benchmark(name: str, *options: str, **more: str) -> str:
@@ -35,6 +47,14 @@ def test_merging_loses_nothing_on_a_small_field():
     told = benchmark("merging", "--quick", "--repeats", "1")
     for fault in ("lost: 0", "invented: 0", "merged: 0", "split: 0"):
         assert fault in told, told
+
+
+@pytest.mark.slow
+def test_detectors_are_costed():
+    """A detector's step and answer are timed, and told in a row."""
+    told = benchmark("detectors", "--quick", "--repeats", "1").splitlines()
+    assert len(told) == 3
+    assert told[2].startswith("| as shipped | 4.0 |")
 
 
 @pytest.mark.slow

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from slidebatch.config import read
 from slidebatch.errors import ConfigError
 from slidebatch.metrics import f1
 from slidebatch.models import networks
+from slidebatch.models.weights_file import read_tensors
 from slidebatch.training import detectors, feed, loop, train
 from slidebatch.training.dataset import load, split
 from slidebatch.training.optimise import kept
@@ -22,6 +26,7 @@ from slidebatch.training.score import Fitted
 from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import begin
 from slidebatch.training.truths import truth
+from tests.conftest import ROOT
 from tests.support.detectors import TINY, shown, tiny, truth_of
 from tests.support.oracle import disks
 from tests.support.runs import config, labels_of, run, write_slides
@@ -184,6 +189,21 @@ def test_the_small_one_is_small():
     spec = read(TrainSpec, "conf/train/mask_rcnn_small.yaml")
     network = networks.build(spec.network.name, spec.network.settings)
     assert 4 * sum(p.numel() for p in network.parameters()) < 40e6
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_detector(dataset, tmp_path):
+    """Under torchrun two processes share each batch, with and without nuclei, and leave one set of weights."""
+    spec = few(dataset, tmp_path / "two", batch=4, data={"holdout": 0}, epochs=1)
+    (tmp_path / "c.yaml").write_text(json.dumps(spec.model_dump(mode="json")))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "slidebatch", "train"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = [sys.executable, *launch, str(tmp_path / "c.yaml")]
+    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert ended.stderr.count("epoch 1:") == 1
+    weights = read_tensors(tmp_path / "two" / "mask_rcnn.safetensors")
+    assert all(torch.isfinite(tensor.float()).all() for tensor in weights.values())
 
 
 # Scores and calibration

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from slidebatch.errors import ModelError
+from slidebatch.errors import EnvironmentFault, ModelError
 from slidebatch.models import networks
 from slidebatch.models.engines import has_bfloat16
 from slidebatch.models.networks import Architecture
@@ -66,7 +66,14 @@ class Detector:
 
     def _answer(self, patch: npt.NDArray[np.float32]) -> Detections:
         """What is found in one patch; warns, once, where it holds as much as the settings let through."""
-        found = answer(self._network, torch.from_numpy(patch[None]), self.running.precision)
+        try:
+            found = answer(self._network, torch.from_numpy(patch[None]), self.running.precision)
+        except torch.OutOfMemoryError as error:
+            height, width = patch.shape[1:]
+            raise EnvironmentFault(
+                f"one patch of {height} x {width} px does not fit the GPU's memory; set tiling.patch_px to less than "
+                f"{min(height, width)} and start again, or run {self.card.name} on the CPU"
+            ) from error
         if self._network.filled and not self._told:
             self._told = True
             LOG.warning(
