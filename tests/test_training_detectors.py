@@ -199,7 +199,7 @@ def test_two_processes_train_a_detector(dataset, tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "slidebatch", "train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     words = [sys.executable, *launch, str(tmp_path / "c.yaml")]
-    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert ended.stderr.count("epoch 1:") == 1
     weights = read_tensors(tmp_path / "two" / "mask_rcnn.safetensors")
