@@ -21,6 +21,7 @@ from timing import row
 
 from slidebatch import batch
 from slidebatch.config import load as load_config
+from slidebatch.errors import OutOfTime
 from slidebatch.evaluate import evaluate
 from slidebatch.shipped import find_config
 from slidebatch.training import train
@@ -118,7 +119,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/dsb2018"))
     parser.add_argument("--set", action="append", default=[], metavar="K=V", help="changed in every row")
     options = parser.parse_args()
-    show(options.only, options)
+    try:
+        show(options.only, options)
+    except OutOfTime as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 KEPT_BYTES = 4_000_000_000
@@ -51,6 +52,7 @@ def give_back_excess(kind: str) -> bool:
     return True
 
 
+@cache
 def _glibc(name: str) -> Callable[..., int] | None:
     """A function of glibc; None elsewhere."""
     try:

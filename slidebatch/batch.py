@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from slidebatch import executors, projection, scratch
 from slidebatch.config import RunConfig
 from slidebatch.deadline import Deadline, deadline
-from slidebatch.errors import ConfigError, EnvironmentFault
+from slidebatch.errors import ConfigError, OutOfTime
 from slidebatch.events import (
     InputFailed,
     OnEvent,
@@ -30,9 +30,9 @@ from slidebatch.executors.room import Room, room
 from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
-from slidebatch.normalise import Sketch, window
-from slidebatch.plan import Plan, read_normalisation, write_plan
+from slidebatch.plan import Plan, write_plan
 from slidebatch.planning import Geometry, Planned, make_plan
+from slidebatch.pooling import pool
 from slidebatch.projection import Costs
 from slidebatch.sharing import give_to_group, umask
 from slidebatch.stages import Attempt, Receipt, fail
@@ -71,7 +71,8 @@ def plan(config: RunConfig) -> Preview:
     planned = make_plan(config, _earlier(config))
     memory = room(config.cluster)
     at_most = memory.shared_bytes if config.cluster.workers == "auto" else None
-    costs = projection.project(planned.plan, config.cluster.count(config.model.threads), at_most)
+    workers = config.cluster.count(config.model.threads, planned.plan.device != "cpu")
+    costs = projection.project(planned.plan, workers, at_most)
     costs = replace(costs, cpu_workers=_besides(config, planned.plan, costs, memory))
     projection.check(planned.plan, costs, memory)
     return Preview(planned, costs)
@@ -82,7 +83,8 @@ def _besides(config: RunConfig, plan: Plan, costs: Costs, memory: Room) -> int:
     wanted = config.cluster.cpu_count(plan.device != "cpu")
     if config.cluster.cpu_workers != "auto" or memory.shared_bytes is None:
         return wanted
-    return max(0, min(wanted, memory.shared_bytes // costs.worker.peak - costs.workers))
+    left_bytes = memory.shared_bytes - costs.workers * costs.worker.peak
+    return max(0, min(wanted, left_bytes // costs.worker.peak_besides))
 
 
 def run(config: RunConfig, on_event: OnEvent = ignore) -> Outcome:
@@ -139,6 +141,7 @@ class Driver:
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
     ledger: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     told: set[str] = field(default_factory=set)
+    closed: set[int] = field(default_factory=set)
 
     @property
     def planned(self) -> Planned:
@@ -169,7 +172,7 @@ class Driver:
             for stage in self.plan.stages:
                 self._stage(executor, stage)
                 if stage == "prepare":
-                    self._normalise()
+                    pool(self.job)
                     self._unmark()
                     self._tell_failures()
             if self.plan.scratch is not None:
@@ -231,7 +234,7 @@ class Driver:
                 self._note(stage, receipt)
                 done += 1
         if done < len(tasks):
-            raise EnvironmentFault(self.deadline.sentence(stage))
+            raise OutOfTime(self.deadline.sentence(stage))
         self.on_event(StageEnded(stage, total, total, time.perf_counter() - begun))
 
     def _calls(self, stage: str, tasks: Sequence[int]) -> Iterator[Call]:
@@ -247,8 +250,7 @@ class Driver:
         job = self.job
         if stage == "prepare":
             return list(range(len(job.tasks(stage))))
-        closed = {n for n in range(len(self.plan.slides)) if job.finished(n)}
-        return [i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in closed for item in t.items)]
+        return [i for i, t in enumerate(job.tasks(stage)) if not all(item.slide in self.closed for item in t.items)]
 
     def _note(self, stage: str, receipt: Receipt) -> None:
         """Book a receipt and tell about it."""
@@ -264,8 +266,7 @@ class Driver:
                 self.on_event(RunNote(f"{slide}: {note}"))
             self._book(slide, stage, numbers)
         self.on_event(TaskDone(stage, tuple(receipt["slides"]), nuclei, mm2, seconds))
-        if receipt["failed"]:
-            self._tell_failures()
+        self._tell(read_json(self.job.failure(slide)) for slide in receipt["failed"] if slide not in self.told)
 
     def _book(self, slide: str, stage: str, numbers: dict[str, float]) -> None:
         """Add a receipt's numbers of one slide to the ledger."""
@@ -276,38 +277,22 @@ class Driver:
             if name not in {"seconds", "px", "nuclei"}:
                 row[name] = row.get(name, 0) + value
 
-    def _normalise(self) -> None:
-        """Pool the statistics of each group and store its window; unchanged windows leave the file alone."""
-        job = self.job
-        groups: dict[str, list[int]] = defaultdict(list)
-        for number, slide in enumerate(self.plan.slides):
-            if not job.failed(number):
-                groups[slide.group].append(number)
-        windows = {g: self._window(job, numbers) for g, numbers in groups.items()}
-        if windows != read_normalisation(self.work):
-            write_json(self.work / "normalisation.json", windows, durable=True)
-
     def _unmark(self) -> None:
-        """Take the markers of slides that must be done again, so that they do not count once half of it is done."""
-        job = self.job
-        for number in range(len(self.plan.slides)):
-            if not job.finished(number):
-                remove(job.marker(number))
+        """Take the markers of slides that must be done again, so that they do not count once half of it is done.
 
-    def _window(self, job: Job, numbers: Sequence[int]) -> dict[str, Any]:
-        """The pooled window of a group; fields with other channels than most are quarantined."""
-        sketches = {n: Sketch.from_json(read_json(job.prepared(n).with_suffix(".json"))) for n in numbers}
-        channels = Counter(len(s.quantiles) for s in sketches.values())
-        most = max(channels, key=lambda c: (channels[c], c))
-        for number in [n for n in numbers if len(sketches[n].quantiles) != most]:
-            found = len(sketches.pop(number).quantiles)
-            why = f"found {found} channels where the rest of its plate has {most}; set normalise.per: slide"
-            fail(job, job.at(number).slide, "prepare", why, attempts=1)
-        rgb = job.at(next(iter(sketches))).rgb
-        return dict(window(list(sketches.values()), self.plan.normalise, rgb).to_json())
+        The others stay finished until the run's end: no later stage works on them.
+        """
+        job = self.job
+        numbers = range(len(self.plan.slides))
+        self.closed = {n for n in numbers if job.finished(n)}
+        for number in set(numbers) - self.closed:
+            remove(job.marker(number))
 
     def _tell_failures(self) -> None:
-        for failure in self._failures():
+        self._tell(self._failures())
+
+    def _tell(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
             if failure["slide"] not in self.told:
                 self.told.add(failure["slide"])
                 self.on_event(InputFailed(failure["slide"], failure["stage"], failure["why"]))
@@ -320,6 +305,7 @@ class Driver:
         failures = self._failures()
         attempt = Attempt(self.job, "manifest", 0, self.session)
         attempt.begin()
+        attempt.working_on(None)
         finish(self.job, self.config.model_dump(mode="json"), failures, dict(self.ledger))
         attempt.end()
         failed = {f["slide"] for f in failures}

@@ -1,11 +1,13 @@
 """The time that a run has: when it must be over, and whether another task can still be done in it.
 
 A scheduler kills a job at its time limit without asking. So a run that knows its limit begins no task that would not
-end before it, going by the longest task of that stage so far, and leaves in good order.
+end before it, going by the longest task of that stage so far, and leaves in good order. A training does the same with
+its epochs.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -30,26 +32,28 @@ class Deadline:
         """A task of a stage took so long."""
         self._longest_s[stage] = max(self._longest_s.get(stage, 0.0), seconds)
 
-    def start_by(self, stage: str) -> float | None:
-        """Seconds since the epoch by which a task of a stage must begin; None: any time."""
-        return None if self.at is None else self.at - LEAVING_S - self.longest_s(stage)
+    def start_by(self, *stages: str) -> float | None:
+        """Seconds since the epoch by which a task of a stage, or one of each in turn, must begin; None: any time."""
+        return None if self.at is None else self.at - LEAVING_S - self.longest_s(*stages)
 
-    def longest_s(self, stage: str) -> float:
-        """Seconds of the longest task of a stage so far."""
-        return self._longest_s.get(stage, 0.0)
+    def longest_s(self, *stages: str) -> float:
+        """Seconds of the longest task of a stage so far; of several stages their sum."""
+        return sum(self._longest_s.get(stage, 0.0) for stage in stages)
 
-    def passed(self, stage: str) -> bool:
-        """Whether it is too late to begin another task of a stage."""
-        start_by = self.start_by(stage)
+    def passed(self, *stages: str) -> bool:
+        """Whether it is too late to begin another task of a stage, or one of each in turn."""
+        start_by = self.start_by(*stages)
         return start_by is not None and time.time() > start_by
+
+    def left_s(self) -> float:
+        """Seconds that are left; infinite without a limit."""
+        return math.inf if self.at is None else max(0.0, self.at - time.time())
 
     def sentence(self, stage: str) -> str:
         """Why a run stops before a stage is done."""
-        assert self.at is not None
-        left_s = max(0.0, self.at - time.time())
         return (
-            f"stopped in stage {stage}: {left_s:.0f} s are left before the time limit, and a task has taken up to "
-            f"{self.longest_s(stage):.1f} s; the run is resumable: give the same command again"
+            f"stopped in stage {stage}: {self.left_s():.0f} s are left before the time limit, and a task has taken up "
+            f"to {self.longest_s(stage):.1f} s; the run is resumable: give the same command again"
         )
 
 

@@ -14,7 +14,7 @@ def place(device: str, cluster: ClusterSpec) -> tuple[str, str | None]:
     Never a CPU in silence: ConfigError or ModelError where a GPU is asked for and cannot be had.
     """
     if cluster.kind == "cuda":
-        return _on_gpus_here(device)
+        return _on_gpus_here(device, cluster)
     if cluster.kind in JOBS:
         return _in_jobs(device, cluster)
     if cluster.kind == "existing" and device == "cuda":
@@ -31,10 +31,16 @@ def _note(taken: str, device: str) -> str | None:
     return f"networks run on the GPU (model.device: auto): {models.gpus()[0].name}"
 
 
-def _on_gpus_here(device: str) -> tuple[str, str | None]:
+def _on_gpus_here(device: str, cluster: ClusterSpec) -> tuple[str, str | None]:
     if device == "cpu":
         raise ConfigError("cluster.kind is cuda and model.device is cpu; leave one of them out")
     refuse_without(models.why_no_gpu())
+    there = len(models.gpus())
+    if cluster.workers != "auto" and cluster.workers > there:
+        raise ConfigError(
+            f"cluster.kind is cuda with {cluster.workers} cluster.workers, a GPU for each, but this process may use "
+            f"{there}; set cluster.workers to {there} or auto"
+        )
     taken = models.pick_device("cuda")
     return taken, _note(taken, device)
 

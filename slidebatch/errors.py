@@ -8,6 +8,7 @@ SlidebatchError
 ├── ResultsError       a results folder is foreign, broken or not finished          exit 1
 ├── InputError         one input is at fault: it is quarantined, the rest goes on   exit 2, of a run 3
 └── EnvironmentFault   disk, mount, memory or device failed: the run stops          exit 1, resumable
+    └── OutOfTime      its time limit is near: it stops in good order               exit 1, resumable
 """
 
 
@@ -56,3 +57,7 @@ class InputError(SlidebatchError):
 
 class EnvironmentFault(SlidebatchError):
     """The disk, a mount, the memory or a device failed. The run stops and can be resumed."""
+
+
+class OutOfTime(EnvironmentFault):
+    """The time limit is near. The run or the training stops in good order and can be resumed."""

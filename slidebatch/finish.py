@@ -18,12 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slidebatch import ngff
+from slidebatch.errors import EnvironmentFault
+from slidebatch.faults import ANEW
 from slidebatch.job import Job
 from slidebatch.plan import SlidePlan
 from slidebatch.results import FORMAT_VERSION
-from slidebatch.store import digest, read_json, remove, sync_all, write_atomically, write_group, write_json
+from slidebatch.store import digest, lost_output, read_json, remove, sync_all, write_atomically, write_group, write_json
 
 Failure = dict[str, Any]
+
+LASTING = ("seams", "paint", "pyramid", "table")
+"""Stages that leave files of the results."""
+
 PACKAGES = ("slidebatch", "dask", "distributed", "numpy", "scipy", "tifffile", "torch", "torchvision", "zarr")
 
 
@@ -78,7 +84,11 @@ def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any
 
 
 def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger: dict[str, dict[str, float]]) -> None:
-    """Bring a run to its end. Doing it twice gives the same."""
+    """Bring a run to its end. Doing it twice gives the same.
+
+    EnvironmentFault where a file of the results has been cut or lost since its task ended.
+    """
+    _refuse_lost(job)
     failed = {f["slide"] for f in failures}
     good = [n for n in range(len(job.plan.slides)) if job.at(n).slide not in failed]
     for number in set(range(len(job.plan.slides))) - set(good):
@@ -98,6 +108,18 @@ def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger
     sync_all()
     write_json(job.results / "manifest.json", told, durable=True)
     tidy(job)
+
+
+def _refuse_lost(job: Job) -> None:
+    """Look at the sizes of all that is to stay: nobody reads it again, and the receipts that would tell go now."""
+    earlier = {n for n in range(len(job.plan.slides)) if job.finished(n)}  # whose tasks are not asked for any more
+    for stage in (s for s in job.plan.stages if s.startswith(LASTING)):
+        for index, task in enumerate(job.tasks(stage)):
+            if {item.slide for item in task.items} <= earlier:
+                continue
+            lost = lost_output(job.work / "receipts" / stage / f"{index}.json")
+            if lost is not None:
+                raise EnvironmentFault(f"{lost} was cut or lost after it was written; look after the disk and {ANEW}")
 
 
 def _discard(job: Job, number: int) -> None:
@@ -134,17 +156,17 @@ def _forget_others(job: Job, good: Sequence[int]) -> None:
     for table in (job.results / "instances").glob("*.parquet"):
         if table not in tables:
             remove(table)
-    _prune(job.results / "labels.zarr", {job.image(n) or job.labels(n) for n in good})
+    wanted = {job.image(n) or job.labels(n) for n in good}
+    _prune(job.results / "labels.zarr", wanted, {p for w in wanted for p in w.parents})
 
 
-def _prune(folder: Path, wanted: set[Path]) -> None:
+def _prune(folder: Path, wanted: set[Path], above: set[Path]) -> None:
     """Remove the groups below `folder` that are neither wanted nor above a wanted one."""
-    above = {p for w in wanted for p in w.parents}
     for below in folder.iterdir():
-        if not below.is_dir() or below in wanted:
+        if below in wanted or not below.is_dir():
             continue
         if below in above:
-            _prune(below, wanted)
+            _prune(below, wanted, above)
         else:
             shutil.rmtree(below)
 

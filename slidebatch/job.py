@@ -6,7 +6,9 @@ A worker process opens a run once (`open_job`) and keeps its model and its most 
 from __future__ import annotations
 
 import socket
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,12 +23,31 @@ from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import Window
-from slidebatch.plan import Plan, SlidePlan, Task, paint_print, read_normalisation, read_plan
+from slidebatch.plan import (
+    Plan,
+    SlidePlan,
+    Task,
+    decode_print,
+    infer_print,
+    paint_print,
+    prepare_print,
+    read_normalisation,
+    read_plan,
+)
 from slidebatch.slides import Slide, open_slide
 from slidebatch.store import read_json, read_shard
 
 OPEN_SLIDES = 4
 """Slides that a worker keeps open."""
+
+Print = Callable[[Plan, SlidePlan, object], str]
+PRINTS: dict[str, Print] = {
+    "prepare": lambda plan, slide, _: prepare_print(plan, slide),
+    "maps": infer_print,
+    "infer": infer_print,
+    "decode": decode_print,
+}
+"""What the results of stages depend on; those of all others on `paint_print`."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,9 @@ class Job:
         self.work = work
         self.plan: Plan = read_plan(work)
         self._open: OrderedDict[int, Slide] = OrderedDict()
+        self._opening = threading.Lock()
         self._tasks: dict[str, list[Task]] = {}
+        self._prints: dict[tuple[Print, int], str] = {}
 
     @property
     def model(self) -> Model:
@@ -106,17 +129,24 @@ class Job:
         return self.windows[self.at(number).group]
 
     def open(self, number: int) -> Slide:
-        """The open slide; the least recently used one is closed when there are too many."""
-        if number not in self._open:
-            while len(self._open) >= OPEN_SLIDES:
-                self._open.popitem(last=False)[1].close()
-            source, staged = self.at(number).source, self.work / "staged"
-            if self.plan.scratch is not None:
-                folder = scratch.folder_of(self.plan.scratch, self.work)
-                source, staged = scratch.near(source, folder), folder / "staged"
-            self._open[number] = open_slide(source, z=self.plan.z, staged=str(staged))
-        self._open.move_to_end(number)
-        return self._open[number]
+        """The open slide; the least recently used one is closed when there are too many.
+
+        Safe to call from several threads: a slide that another thread still reads opens its files again.
+        """
+        with self._opening:
+            if number not in self._open:
+                while len(self._open) >= OPEN_SLIDES:
+                    self._open.popitem(last=False)[1].close()
+                self._open[number] = self._opened(number)
+            self._open.move_to_end(number)
+            return self._open[number]
+
+    def _opened(self, number: int) -> Slide:
+        source, staged = self.at(number).source, self.work / "staged"
+        if self.plan.scratch is not None:
+            folder = scratch.folder_of(self.plan.scratch, self.work)
+            source, staged = scratch.near(source, folder), folder / "staged"
+        return open_slide(source, z=self.plan.z, staged=str(staged))
 
     def tissue(self, number: int) -> TissueMask | None:
         """The stored mask, or None where everything is processed."""
@@ -168,10 +198,18 @@ class Job:
 
     # Slides that are finished, and those that failed
 
+    def print_of(self, stage: str, number: int) -> str:
+        """Fingerprint of what a stage makes of a slide; taken once, for a slide has thousands of tasks."""
+        key = PRINTS.get(stage, paint_print), number
+        if key not in self._prints:
+            slide = self.at(number)
+            window = None if stage == "prepare" else self.windows.get(slide.group)
+            self._prints[key] = key[0](self.plan, slide, None if window is None else window.to_json())
+        return self._prints[key]
+
     def final_print(self, number: int) -> str:
         """What a slide's finished results depend on."""
-        window = self.windows.get(self.at(number).group)
-        return paint_print(self.plan, self.at(number), None if window is None else window.to_json())
+        return self.print_of("table", number)
 
     def finished(self, number: int) -> bool:
         """Whether an earlier start of this run finished the slide, with the very same settings."""

@@ -10,8 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from slidebatch.errors import ConfigError, EnvironmentFault, LeaseError
+
+DYING_S = 10.0
+"""How long processes of a holder that was killed may take to let go of the lock."""
 
 
 @contextmanager
@@ -20,7 +24,8 @@ def lease(work: Path) -> Iterator[None]:
 
     ConfigError: the folder cannot be made.
 
-    The lock is the operating system's, so that a killed run frees it at once; the file's text only tells.
+    The lock is the operating system's, so that a killed run frees it as soon as the last of its processes is gone,
+    which is waited for; the file's text only tells.
     """
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -29,7 +34,7 @@ def lease(work: Path) -> Iterator[None]:
     path = work / "lease.json"
     with open(path, "a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, path)
         except BlockingIOError as error:
             raise LeaseError(
                 f"{work.parent} is in use by another process ({_holder(path)}); wait for it, stop it, "
@@ -43,6 +48,31 @@ def lease(work: Path) -> Iterator[None]:
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.ctime()}))
         file.flush()
         yield
+
+
+def _lock(file: TextIO, path: Path) -> None:
+    """BlockingIOError where somebody who lives holds it."""
+    end = time.monotonic() + DYING_S
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end or not _killed(path):
+                raise
+        time.sleep(0.05)
+
+
+def _killed(path: Path) -> bool:
+    """Whether the holder was a process of this machine that is there no more."""
+    try:
+        told = json.loads(path.read_text())
+        if told["host"] == socket.gethostname():
+            os.kill(told["process"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return False
 
 
 def held(work: Path) -> bool:

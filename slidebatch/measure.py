@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from slidebatch.errors import InputError
+from slidebatch.faults import readable
 from slidebatch.geometry import Box
 from slidebatch.instances import SCORE_MAX
 from slidebatch.job import Job, Made
 from slidebatch.plan import SlidePlan
 from slidebatch.slides import read_grid
-from slidebatch.store import open_array, read_shard, write_atomically, written_aside
+from slidebatch.store import read_shard, region_reader, write_atomically, written_aside
 
 STORED = {"compression": "zstd", "use_dictionary": False}
 """How tables are stored: hardly a value occurs twice, so dictionaries would only cost time and space."""
@@ -52,7 +53,7 @@ def _sums(job: Job, number: int, label: npt.NDArray[np.int64], box: npt.NDArray[
     if not len(label):
         return np.zeros((0, 3 + len(slide.names)))
     window = Box(*(int(v) for v in (*box[:, :2].min(axis=0), *box[:, 2:].max(axis=0))))
-    labels = np.asarray(open_array(job.labels(number) / "0")[window.slices()])
+    labels = region_reader(job.labels(number) / "0")(window)
     image = read_grid(job.open(number), slide.grid, window, None)
     place = np.full(label[-1] - label[0] + 1, -1, np.int32)
     place[label - label[0]] = np.arange(len(label))
@@ -122,16 +123,22 @@ def merge_table(job: Job, number: int, regions: list[Box]) -> Made:
     """Put the parts of a slide together, by label, a band of regions at a time: bands hold consecutive labels."""
     bands = [[job.part(number, r) for r in band] for _, band in groupby(regions, key=lambda r: r.y0)]
     nuclei = 0
-    with written_aside(job.table(number)) as aside, _writer(aside, bands[0][0]) as writer:
+    with written_aside(job.table(number)) as aside, _writer(aside, _rows(bands[0][0])) as writer:
         for band in bands:
-            table = pa.concat_tables([pq.read_table(part) for part in band]).sort_by("label")
+            table = pa.concat_tables([_rows(part) for part in band]).sort_by("label")
             writer.write_table(table)
             nuclei += table.num_rows
     return Made((job.table(number),), nuclei=nuclei)
 
 
-def _writer(path: Path, like: Path) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, pq.read_schema(like), **STORED)
+def _rows(part: Path) -> pa.Table:
+    """The rows of a region. ResultsError where its file is missing or broken."""
+    with readable(part, "the rows are"):
+        return pq.read_table(part)
+
+
+def _writer(path: Path, like: pa.Table) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, like.schema, **STORED)
 
 
 def _encoded(table: pa.Table) -> bytes:

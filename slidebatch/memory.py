@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slidebatch.overlaps import Overlaps
+
 BASE = 1_300_000_000
 """A worker before its first task: Python, torch, zarr, numba, distributed, their threads, and the reader's caches."""
 
 ACTIVATION_PER_PX = 1_600
 """Bytes that a dense network of half a million parameters holds per patch pixel at its widest, in float32."""
+
+GPU_BASE = 2_500_000_000
+"""What CUDA and its libraries add to a worker that uses a GPU, in the machine's memory. A guess: not measured."""
 
 NUCLEUS = 40
 """Bytes per nucleus of a slide that the seam stage holds."""
@@ -42,6 +47,11 @@ class Projection:
         return BASE + max(stages)
 
     @property
+    def peak_besides(self) -> int:
+        """The most that a worker holds that runs no networks."""
+        return BASE + max(self.prepare, self.decode, self.seams, self.paint, self.measure)
+
+    @property
     def worst(self) -> str:
         """The stage that holds the most."""
         return max(("prepare", "infer", "decode", "seams", "paint", "measure"), key=lambda s: int(getattr(self, s)))
@@ -55,6 +65,16 @@ def prepare_bytes(channels: int, overview_px: int, strip_px: int) -> int:
 def infer_bytes(patch_px: int, batch: int, channels: int, maps: int, block_px: int) -> int:
     """Patches as read, normalised and repeated, activations, and the block's maps with their encoded copy."""
     return batch * patch_px * (channels * 4 * 4 + ACTIVATION_PER_PX) + 3 * block_px * maps
+
+
+def gpu_infer_bytes(batch_bytes: int, answer_bytes: int, block_bytes: int, way: Overlaps) -> int:
+    """What a GPU's worker holds in the machine's memory; activations are on the GPU.
+
+    Batches that are being made, that wait and that the GPU reads, and answers, in pinned memory, of which a power of
+    two is taken; what the reading threads hold; the maps of blocks that fill up or wait, with an encoded copy.
+    """
+    pinned = 2 * ((way.reads + 3) * batch_bytes + 3 * answer_bytes)
+    return GPU_BASE + pinned + 2 * batch_bytes + 3 * (way.stores + 3) * block_bytes
 
 
 def decode_bytes(read_px: int, maps: int) -> int:

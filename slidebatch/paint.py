@@ -17,9 +17,9 @@ from slidebatch.plan import level_shape
 from slidebatch.slides import read_grid
 from slidebatch.store import (
     create_array,
-    open_array,
     read_instances,
     read_shard,
+    region_reader,
     remove,
     write_group,
     write_region,
@@ -78,13 +78,20 @@ def _canvas(job: Job, number: int, region: Box) -> npt.NDArray[np.uint32]:
     origin = np.array([region.y0, region.x0], np.int64)
     names = ["start", "label", "extent", "joined_label", *(f"joined_{n}" for n in Instances.__dataclass_fields__)]
     seamed = read_shard(job.seams(number), names)
-    for row, tile in enumerate(job.plan.tiles.tiles(job.at(number).shape)):
+    for row in np.flatnonzero(_reaching(seamed["extent"], region)):
         label = seamed["label"][seamed["start"][row] : seamed["start"][row + 1]]
-        if Box(*(int(v) for v in seamed["extent"][row])).intersects(region):
-            _paint(canvas, origin, read_instances(job.nuclei(number, tile.core)), label)
+        core = job.plan.tiles.core_at(int(row), job.at(number).shape)
+        _paint(canvas, origin, read_instances(job.nuclei(number, core)), label)
     joined = Instances(**{n: seamed[f"joined_{n}"] for n in Instances.__dataclass_fields__})
     _paint(canvas, origin, joined, seamed["joined_label"])
     return canvas
+
+
+def _reaching(extent: npt.NDArray[np.int32], region: Box) -> npt.NDArray[np.bool_]:
+    """Which boxes (T, 4) meet a region; empty ones never do."""
+    low = np.maximum(extent[:, :2], (region.y0, region.x0))
+    high = np.minimum(extent[:, 2:], (region.y1, region.x1))
+    return np.asarray((low < high).all(axis=1))
 
 
 def pyramid_region(job: Job, number: int, region: Box, level: int) -> Made:
@@ -94,7 +101,7 @@ def pyramid_region(job: Job, number: int, region: Box, level: int) -> Made:
     files = []
     for group in (job.labels(number), job.image(number)):
         if group is not None:
-            above = np.asarray(open_array(group / str(level - 1))[(..., *finer.slices())])
+            above = region_reader(group / str(level - 1))(finer)
             files += write_region(group / str(level), halve(above), region)
     return Made(tuple(files))
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from slidebatch import models
+from slidebatch.errors import EnvironmentFault
 from slidebatch.geometry import whole
 from slidebatch.models.protocol import Card, Model, Place
 from slidebatch.models.spec import ModelSpec
@@ -56,7 +58,7 @@ def choose_cell(model: ModelSpec, card: Card, device: str, tiling: TilingSpec, s
 def candidates(shapes: Sequence[Shape]) -> list[Shape]:
     """Square cells, and the cells that cover the commonest small image exactly or in a few parts."""
     found = {(c, c) for c in CELLS_PX}
-    height, width = max(set(shapes), key=lambda s: (shapes.count(s), s))
+    height, width = max(Counter(shapes).items(), key=lambda one: (one[1], one[0]))[0]
     for parts in (1, 2, 3):
         cell = (
             ceil_to(math.ceil(height / parts), CELL_STEP_PX),
@@ -76,17 +78,36 @@ def _by_rule(cell: Shape, margin: int, card: Card, shapes: Sequence[Shape]) -> t
 
 
 def _timed(model: ModelSpec, card: Card, device: str, cells: Sequence[Shape], shapes: Sequence[Shape]) -> Shape:
-    """The cell with the least projected time, by one warm pass and the better of two timed ones each."""
+    """The cell with the least projected time, by one warm pass and the better of two timed ones each.
+
+    On a GPU a cell that does not fit its memory in a whole batch is passed over; where none does, it is the smallest.
+    """
     network = models.load(model, device)
     cost = {}
     for cell in cells:
         grid = patch_grid(cell, card.margin_px, card.stride_px)
-        patch = np.zeros((model.batch_on(device), card.channels, *grid.patch), np.float32)
-        places = [Place("", whole(grid.patch))] * len(patch)
-        passes = [_pass_s(network, patch, places) for _ in range(3)]
-        seconds = min(passes[1:]) / len(patch)
-        cost[cell] = seconds * sum(int(np.prod(grid_shape(s, grid.cell))) for s in shapes)
-    return min(cost, key=lambda c: (cost[c], c))
+        seconds = _patch_s(network, model.batch_on(device), grid.patch)
+        if seconds is not None:
+            cost[cell] = seconds * sum(int(np.prod(grid_shape(s, grid.cell))) for s in shapes)
+        else:
+            network = models.load(model, device)  # with its batch as it was
+    del network
+    models.give_back(device)  # the workers need it
+    return min(cost, key=lambda c: (cost[c], c)) if cost else min(cells)
+
+
+def _patch_s(network: Model, batch: int, patch: Shape) -> float | None:
+    """Seconds that a patch takes in a batch; None where such a batch does not fit the GPU's memory."""
+    blank = np.zeros((batch, network.card.channels, *patch), np.float32)
+    places = [Place("", whole(patch))] * batch
+    before = getattr(network, "halvings", 0)
+    try:
+        passes = [_pass_s(network, blank, places) for _ in range(3)]
+    except EnvironmentFault:
+        if before == getattr(network, "halvings", 0) and batch > 1:
+            raise  # it was not the memory
+        return None
+    return None if getattr(network, "halvings", 0) > before else min(passes[1:]) / batch
 
 
 def _pass_s(network: Model, patch: npt.NDArray[np.float32], places: Sequence[Place]) -> float:

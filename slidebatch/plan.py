@@ -51,6 +51,9 @@ BUNDLE_PX = {
 }
 """Small slides share a task up to this many pixels: a task must be worth its overhead."""
 
+GPU_BUNDLE_PX = 128e6
+"""Pixels fed that blocks share a task up to on a GPU: enough for several full batches, so that it seldom waits."""
+
 
 @dataclass(frozen=True)
 class SlidePlan:
@@ -123,6 +126,7 @@ class Plan:
     """Everything a worker must know. `z` is an index or "max"; `device` what `auto` became.
 
     scratch   folder of each node for copies of images, environment variables in it not filled in; None: no copies
+    bundle    whether small slides and tiles share tasks
     """
 
     name: str
@@ -141,6 +145,7 @@ class Plan:
     attempts: int
     largest_px: int
     scratch: str | None = None
+    bundle: bool = True
 
     @property
     def stages(self) -> list[str]:
@@ -163,6 +168,10 @@ class Plan:
     def tasks(self, stage: str) -> list[Task]:
         """The tasks of a stage, in a fixed order."""
         budget = BUNDLE_PX.get(stage, BUNDLE_PX["paint"])
+        if stage == "infer" and self.device != "cpu":
+            budget = GPU_BUNDLE_PX
+        if not self.bundle:
+            budget = 0
         cost = self._fed_px if stage == "infer" else _area_px
         return [Task(stage, items) for items in _bundles(self._items(stage), cost, budget)]
 
@@ -173,10 +182,11 @@ class Plan:
 
     def _items(self, stage: str) -> Iterator[Item]:
         for number, slide in enumerate(self.slides):
-            for box in self._boxes(stage, slide):
+            for box in self.boxes(stage, slide):
                 yield Item(number, box)
 
-    def _boxes(self, stage: str, slide: SlidePlan) -> list[Box]:
+    def boxes(self, stage: str, slide: SlidePlan) -> list[Box]:
+        """The parts of a slide that a stage works on, in raster order."""
         if stage == "infer":
             return parts(slide.shape, self.block)
         if stage == "decode":

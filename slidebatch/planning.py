@@ -96,6 +96,7 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
         attempts=config.cluster.attempts,
         scratch=config.cluster.scratch,
         largest_px=config.tiling.largest_px,
+        bundle=config.tiling.bundle,
     )
     return Planned(plan, tuple(faults), (*notes, *([told] if told else [])), found.plate, truth)
 

@@ -11,6 +11,7 @@ import numpy as np
 from slidebatch import memory
 from slidebatch.errors import PlanError
 from slidebatch.executors.room import Room
+from slidebatch.overlaps import overlaps
 from slidebatch.plan import Plan, SlidePlan, level_shape
 from slidebatch.tiling import fed_px, grid_shape
 
@@ -82,7 +83,7 @@ def check(plan: Plan, costs: Costs, room: Room) -> None:
 
 def _check_memory(costs: Costs, room: Room) -> None:
     peak, workers = costs.worker.peak, costs.workers + costs.cpu_workers
-    needed = peak * workers
+    needed = peak * costs.workers + costs.worker.peak_besides * costs.cpu_workers
     ways = "a smaller tiling.patch_px or a smaller output.shard_px"
     if room.each_bytes is not None and peak > room.each_bytes:
         raise PlanError(
@@ -107,7 +108,7 @@ def _existing(path: Path) -> Path:
 
 def _worker(plan: Plan) -> memory.Projection:
     """Bytes of one worker, by stage, at the largest slide, tile and region."""
-    layers, batch = max(len(plan.card.maps), 1), plan.model.batch_on(plan.device)
+    layers = max(len(plan.card.maps), 1)
     patch_px = plan.patches.patch[0] * plan.patches.patch[1]
     largest = max(plan.slides, key=lambda s: s.shape[0] * s.shape[1])
     image = max(len(s.names) * np.dtype(s.dtype).itemsize for s in plan.slides)
@@ -120,12 +121,21 @@ def _worker(plan: Plan) -> memory.Projection:
     near = min(1.0, 4 * (plan.tiles.halo_px + plan.largest_px) / plan.tiles.core_px)
     return memory.Projection(
         prepare=memory.prepare_bytes(len(largest.names), min(OVERVIEW_PX, pixels), min(STRIP_PX, pixels)),
-        infer=memory.infer_bytes(patch_px, batch, plan.card.channels, layers, block_px),
+        infer=_infer_bytes(plan, layers, patch_px, block_px),
         decode=memory.decode_bytes(tile_px, layers),
         seams=memory.seams_bytes(nuclei, int(nuclei * near)),
         paint=memory.paint_bytes(region_px, image if largest.image else 0) + nuclei * memory.NUCLEUS // 4,
         measure=max(memory.measure_bytes(region_px, image) + nuclei * memory.NUCLEUS, memory.table_bytes(nuclei)),
     )
+
+
+def _infer_bytes(plan: Plan, layers: int, patch_px: int, block_px: int) -> int:
+    """Bytes of the stage that runs networks, without `memory.BASE`."""
+    batch, channels = plan.model.batch_on(plan.device), plan.card.channels
+    if plan.device == "cpu" or plan.card.family != "dense":
+        return memory.infer_bytes(patch_px, batch, channels, layers, block_px)
+    fed_px = batch * patch_px
+    return memory.gpu_infer_bytes(fed_px * channels * 4, fed_px * layers, block_px * layers, overlaps(plan.device))
 
 
 def _disk(plan: Plan, slide: SlidePlan) -> int:

@@ -13,10 +13,9 @@ In memory: about 40 bytes a nucleus, and the masks of candidates only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +30,12 @@ from slidebatch.instances import Instances
 from slidebatch.job import Job
 from slidebatch.regions import inside, read_regions
 from slidebatch.settle import settle
-from slidebatch.store import open_array, read_instances
+from slidebatch.store import read_instances, region_reader
 from slidebatch.tiling import Shape, Tile, TileGrid, centres
 
 Ints = npt.NDArray[np.int64]
-Maps = Any
-"""A (K, Y, X) uint8 array, of numpy or zarr, of which windows are read."""
+Maps = Callable[[Box], npt.NDArray[np.uint8]]
+"""Reads a window (K, Y, X) of a slide's class maps."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def seam_slide(job: Job, number: int) -> Seamed:
     tiles = plan.tiles.tiles(slide.shape)
     found = gather((read_instances(job.nuclei(number, t.core)) for t in tiles), tiles, plan.tiles, slide.shape)
     if plan.card.family == "dense":
-        replaced, joined = join(found, open_array(job.maps(number)), plan.decode, slide.shape)
+        replaced, joined = join(found, region_reader(job.maps(number)), plan.decode, slide.shape)
     else:
         replaced, joined = suppress(found, plan.decode.iou_threshold)
     wanted = _wanted(job, number, np.concatenate([found.rows.box, joined.box]))
@@ -144,7 +143,7 @@ def _without_masks(table: Instances) -> Instances:
 
 
 def join(found: Tiles, maps: Maps, spec: DecodeSpec, shape: Shape) -> tuple[Ints, Instances]:
-    """Rows that joined nuclei replace, and the joined nuclei (dense maps). `maps` is the slide's (K, Y, X)."""
+    """Rows that joined nuclei replace, and the joined nuclei (dense maps)."""
     pairs = iou.box_pairs(found.masks.box)
     pairs = pairs[found.tile[pairs[:, 0]] != found.tile[pairs[:, 1]]]
     shared = iou.mask_overlap(found.masks.box, found.masks.offset, found.masks.bits, pairs) > 0
@@ -173,7 +172,7 @@ def decode_again(pieces: Instances, maps: Maps, spec: DecodeSpec, shape: Shape) 
     while True:
         box = box.clip(whole(shape))
         read = box.grow(spec.reach_px + 1).clip(whole(shape))
-        window = decode_dense(np.asarray(maps[:, *read.slices()]), read, spec)
+        window = decode_dense(maps(read), read, spec)
         only = replace(window, labels=_one_label(window.labels, y - read.y0, x - read.x0))
         if not _leaves(only.labels, box.slices(read)):
             return extract(only, box, spec)

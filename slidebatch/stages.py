@@ -5,9 +5,11 @@ after another, and writes its receipt. Faults are told apart:
 
 * an input at fault (`InputError`) fails that slide alone: `work/failed/<slide>.json` says where and why, other
   items go on, later stages skip the slide;
-* any other exception is tried again in place, then fails the slide, with its traceback;
+* any other exception is tried again in place, then fails the slide, with its traceback; a file of the run that
+  cannot be read (`ResultsError`) needs none;
 * a fault of the environment (disk, memory, device) is raised and stops the run, which can be resumed;
-* a worker's death leaves the attempt file behind, which blames exactly the slide that was being worked on.
+* a worker's death leaves the attempt file behind, which blames exactly the slide that was being worked on; where
+  several were, on a GPU, it blames none, and they are done one by one.
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slidebatch import paint, plan
+from slidebatch import paint
 from slidebatch.allocator import give_back_excess
-from slidebatch.errors import EnvironmentFault, InputError
+from slidebatch.classmaps import create_maps, infer_maps, infer_together
+from slidebatch.errors import EnvironmentFault, InputError, ResultsError
 from slidebatch.geometry import Box
-from slidebatch.infer import create_maps, infer_detections, infer_maps
+from slidebatch.infer import infer_detections
 from slidebatch.job import Job, Made, open_job
 from slidebatch.measure import measure_region, merge_table
 from slidebatch.plan import Item, Task
@@ -93,17 +96,7 @@ def warm(work: str, network: bool = True) -> None:
 
 def fingerprint(job: Job, task: Task) -> str:
     """What the result of a task depends on, for all its slides."""
-    return digest(task.stage, [(_slide_print(job, task.stage, i), i.box.tuple()) for i in task.items])
-
-
-def _slide_print(job: Job, stage: str, item: Item) -> str:
-    slide = job.at(item.slide)
-    if stage == "prepare":
-        return plan.prepare_print(job.plan, slide)
-    window = job.windows.get(slide.group)
-    stored = None if window is None else window.to_json()
-    prints = {"maps": plan.infer_print, "infer": plan.infer_print, "decode": plan.decode_print}
-    return prints.get(stage, plan.paint_print)(job.plan, slide, stored)
+    return digest(task.stage, [(job.print_of(task.stage, i.slide), i.box.tuple()) for i in task.items])
 
 
 def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str, Any]]:
@@ -112,15 +105,15 @@ def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str
     outputs: list[Path] = []
     slides: dict[str, dict[str, Any]] = {}
     failed: list[str] = []
-    for item in task.items:
+    wanted = [i for i in task.items if task.stage == "prepare" or not job.finished(i.slide)]
+    together = _together(job, task.stage, [i for i in wanted if not job.failed(i.slide)], attempt)
+    for item in wanted:
         name = job.at(item.slide).slide
-        if task.stage != "prepare" and job.finished(item.slide):
-            continue
         if job.failed(item.slide):
             failed.append(name)
             continue
         begun = time.perf_counter()
-        made = _tried(job, task.stage, item, function, attempt)
+        made = together.pop(item, None) or _tried(job, task.stage, item, function, attempt)
         if made is None:
             failed.append(name)
             continue
@@ -133,6 +126,27 @@ def _items(job: Job, task: Task, attempt: Attempt) -> tuple[list[Path], dict[str
         }
         slides[name] = _added(slides.get(name), facts)
     return outputs, {"slides": slides, "failed": sorted(set(failed))}
+
+
+def _together(job: Job, stage: str, items: Sequence[Item], attempt: Attempt) -> dict[Item, Made]:
+    """What a GPU made of the items at once; those that are missing had a fault, and are done alone, to be told of it.
+
+    None is made so where a worker has died over several slides: each alone will show whose fault it was.
+    """
+    if stage != "infer" or job.plan.device == "cpu" or job.plan.card.family != "dense" or not items:
+        return {}
+    names = {job.at(i.slide).slide for i in items}
+    over = names.pop() if len(names) == 1 else SEVERAL
+    if attempt.deaths(over):
+        return {}
+    attempt.working_on(over)
+    try:
+        made = infer_together(job, items)
+    except (EnvironmentFault, OSError, MemoryError):
+        raise
+    except Exception:  # whose fault it is, shows when they are done alone
+        return {}
+    return {item: one for item, one in zip(items, made, strict=True) if isinstance(one, Made)}
 
 
 def _added(sofar: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +170,8 @@ def _tried(job: Job, stage: str, item: Item, function: StageFunction, attempt: A
             raise
         except Exception as error:
             if tried == tries:
+                if isinstance(error, ResultsError):
+                    return fail(job, name, stage, str(error), deaths + tried)
                 told = f"{type(error).__name__}: {error}"
                 return fail(job, name, stage, told, deaths + tried, traceback.format_exc())
     return None
@@ -168,6 +184,10 @@ def fail(job: Job, slide: str, stage: str, why: str, attempts: int, trace: str |
     return None
 
 
+SEVERAL = ""
+"""In an attempt file in place of a slide: several were being worked on, and a death is nobody's."""
+
+
 class Attempt:
     """The file that a task leaves while it works: a task that finds one was left by a dead worker."""
 
@@ -177,10 +197,12 @@ class Attempt:
         self._deaths: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Count the deaths that earlier attempts of this session left behind."""
+        """Count the deaths that earlier attempts of this session left behind, and take their file over."""
         try:
             left = read_json(self.path)
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return
+        except ValueError:
             left = {}
         if left.get("session") == self.session:
             self._deaths = left["deaths"]
@@ -193,7 +215,8 @@ class Attempt:
         """How many workers have died over a slide in this task."""
         return self._deaths.get(slide, 0)
 
-    def working_on(self, slide: str) -> None:
+    def working_on(self, slide: str | None) -> None:
+        """Leave the file, which blames this slide for a death from now on; None: no slide."""
         self._write(slide)
 
     def end(self) -> None:
@@ -201,7 +224,8 @@ class Attempt:
 
     def _write(self, slide: str | None) -> None:
         """Not synced: it must outlive this process, not the machine."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_suffix(f".{os.getpid()}.partial")
         record = {"session": self.session, "slide": slide, "deaths": self._deaths, "process": os.getpid()}
         aside.write_text(json.dumps(record))
@@ -235,5 +259,4 @@ def _seams(job: Job, number: int, _: Box) -> Made:
 
 
 def _table(job: Job, number: int, _: Box) -> Made:
-    regions = [i.box for t in job.tasks("measure") for i in t.items if i.slide == number]
-    return merge_table(job, number, regions)
+    return merge_table(job, number, job.plan.boxes("measure", job.at(number)))

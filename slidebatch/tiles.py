@@ -16,7 +16,7 @@ from slidebatch.models.protocol import Detections
 from slidebatch.paste import paste
 from slidebatch.plan import Plan
 from slidebatch.settle import in_limits, settle, split_settled
-from slidebatch.store import open_array, read_shard, write_shard
+from slidebatch.store import read_shard, region_reader, write_shard
 from slidebatch.tiling import Tile
 
 
@@ -42,7 +42,7 @@ def load_compiled(plan: Plan) -> None:
 
 def _from_maps(job: Job, number: int, tile: Tile) -> Instances:
     plan, shape = job.plan, job.at(number).shape
-    maps = np.asarray(open_array(job.maps(number))[:, *tile.read.slices()])
+    maps = region_reader(job.maps(number))(tile.read)
     found = extract(decode_dense(maps, tile.read, plan.decode), tile.valid, plan.decode)
     return claimed(found, tile, plan.tiles, shape)
 

@@ -50,6 +50,9 @@ class TilingSpec(Spec):
         description="Largest expected nucleus, in pixels: how far beyond tissue networks look, and the largest "
         "detection kept. Larger nuclei of dense maps cost time, not correctness.",
     )
+    bundle: bool = Field(
+        default=True, description="Small images and tiles share tasks, which saves time; false: each has its own."
+    )
 
 
 def ceil_to(value: int, step: int) -> int:
@@ -134,6 +137,12 @@ class TileGrid:
     def tiles(self, shape: Shape) -> list[Tile]:
         """All tiles of a slide in raster order; their cores part it."""
         return [self.tile(core, shape) for core in parts(shape, (self.core_px, self.core_px))]
+
+    def core_at(self, number: int, shape: Shape) -> Box:
+        """The core of the tile that `tiles` lists at `number`."""
+        row, column = divmod(number, grid_shape(shape, (self.core_px, self.core_px))[1])
+        y, x = row * self.core_px, column * self.core_px
+        return Box(y, x, y + self.core_px, x + self.core_px).clip(whole(shape))
 
     def tile(self, core: Box, shape: Shape) -> Tile:
         """The tile of one core of a slide of this shape."""

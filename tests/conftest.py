@@ -10,6 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """All tests but those of tests/gpu, which are asked for by name, are of the CPU, also where there is a GPU."""
+    if not any("gpu" in Path(str(asked).split("::")[0]).parts for asked in config.args):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real images, or a skip with its reason."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,10 @@ import pytest
 from distributed import Client
 
 from slidebatch.deadline import LEAVING_S, VARIABLE
-from slidebatch.errors import ConfigError
+from slidebatch.errors import ConfigError, EnvironmentFault
 from slidebatch.executors import Existing
 from slidebatch.executors.spec import ClusterSpec
+from slidebatch.executors.window import LOST, Window
 from slidebatch.executors.workers import ENVIRONMENT
 from slidebatch.store import read_json
 from tests.conftest import ROOT
@@ -118,6 +121,31 @@ def test_a_dead_scheduler_stops_the_run_resumable(slides: Path, two: DaskCluster
     with dask_cluster(slides / "next", 1) as cluster:
         assert run(config(slides, "upset", cluster=by_file(cluster))).exit_status == 0
     assert contents(slides / "upset") == contents(slides / "calm")
+
+
+@pytest.mark.parametrize("asked", ["check", "warm", "everywhere"])
+def test_a_scheduler_that_dies_while_it_is_asked_stops_the_run_resumable(
+    slides: Path, two: DaskCluster, asked: str
+) -> None:
+    """SIGKILL of the scheduler while workers are looked at, load the network or clear up: the same sentence."""
+    work = slides / "out" / "work"
+    work.mkdir(parents=True)
+    borrowed = Existing(ClusterSpec(kind="existing", scheduler_file=str(two.file)))
+    questions = {
+        "check": lambda: borrowed.warm(str(work)),
+        "warm": lambda: Window.warm(borrowed, str(work)),
+        "everywhere": lambda: borrowed.everywhere(time.sleep, 0),
+    }
+    with ThreadPoolExecutor() as pool:
+        os.kill(two.workers[0].pid, signal.SIGSTOP)
+        answer = pool.submit(questions[asked])
+        with pytest.raises(TimeoutError):  # the worker that stands still keeps the scheduler from answering
+            answer.result(timeout=3)
+        os.kill(two.scheduler.pid, signal.SIGKILL)
+        with pytest.raises(EnvironmentFault, match=f"^{re.escape(LOST)}$"):
+            answer.result(timeout=PATIENCE_S)
+    assert list(work.iterdir()) == []
+    borrowed.close()
 
 
 def test_workers_that_come_late_take_part(slides: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ CORE = "mine.yaml:7:3: tiling.core_px: found"
 WRONG = {
     "tiling:\n  core: 1024\n": "mine.yaml:7:3: tiling.core: unknown key; did you mean tiling.core_px (pixels)? ",
     "tiling:\n  core_um: 1024\n": "mine.yaml:7:3: tiling.core_um: unknown key; "
-    "did you mean tiling.core_px (pixels)? Known here: patch_px (pixels), core_px (pixels), largest_px (pixels).",
+    "did you mean tiling.core_px (pixels)? Known here: patch_px (pixels), core_px (pixels), largest_px (pixels), "
+    "bundle.",
     "tiling:\n  core_px: 1024px\n": f"{CORE} '1024px'; {PX}: write the number alone, the key's name says "
     "that it is in pixels.",
     "tiling:\n  core_px: '1024'\n": f"{CORE} '1024'; {PX}.",

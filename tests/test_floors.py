@@ -16,18 +16,18 @@ FILES = sorted([*(ROOT / "slidebatch").rglob("*.py"), *(ROOT / "ensemble").rglob
 
 FLOORS = {
     0: {"ensemble"},
-    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead"},
-    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline"},
+    1: {"allocator", "errors", "geometry", "instances", "spec", "events", "release", "ahead", "cores"},
+    2: {"tiling", "tissue", "normalise", "decode", "memory", "metrics", "ngff", "deadline", "overlaps", "faults"},
     3: {"slides", "store", "models"},
     4: {
         *("scratch", "sources", "sample", "regions", "plan", "patches", "job", "paste", "settle"),
-        *("prepare", "infer", "tiles", "seams", "paint", "measure"),
+        *("prepare", "infer", "classmaps", "tiles", "seams", "paint", "measure"),
     },
     5: {"stages"},
     6: {"executors"},
     8: {"config", "config_faults", "yaml_place", "shipped"},
     9: {
-        *("batch", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
+        *("batch", "pooling", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
         *("training", "evaluate", "tuning", "results", "validate", "sweep", "jobscripts", "doctor"),
     },
     10: {"cli", "__main__"},

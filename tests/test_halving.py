@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from slidebatch import ahead as reading
+from slidebatch.ahead import Behind
 from slidebatch.errors import EnvironmentFault
 from slidebatch.models.dense import DenseNetwork, Running
 from slidebatch.models.halving import Halving
@@ -140,3 +143,55 @@ def test_an_error_of_reading_comes_in_its_turn() -> None:
     with pytest.raises(OSError, match="unreadable"):
         next(answers)
     assert len(made) <= 6
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_writing_behind_keeps_the_order_and_its_bounds(depth: int) -> None:
+    """Things are done once, in order; at most `depth` wait and one is done; the block's end waits for all."""
+    begun, ended, done = 0, 0, list[int]()
+
+    def thing(number: int) -> None:
+        nonlocal ended
+        time.sleep(0.002)
+        done.append(number)
+        ended += 1
+
+    with Behind(depth) as behind:
+        for number in range(9):
+            behind.do(lambda number=number: thing(number))
+            begun += 1
+            assert begun - ended <= depth + 1
+    assert done == list(range(9))
+    assert behind.waited_s > 0
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_an_error_of_writing_is_heard(depth: int) -> None:
+    """What a thing raises comes at a later call or at the end, and nothing that was given after it is done."""
+    done: list[int] = []
+
+    def thing(number: int) -> None:
+        if number == 2:
+            raise OSError("no space left")
+        done.append(number)
+
+    with pytest.raises(OSError, match="no space left"), Behind(depth) as behind:  # noqa: PT012
+        for number in range(100):
+            behind.do(lambda number=number: thing(number))
+    assert done == [0, 1]
+
+
+def test_an_error_beside_writing_is_not_hidden() -> None:
+    """A block left by an exception begins nothing more, waits for what is being done, and raises that exception."""
+    gate, done = threading.Event(), list[int]()
+
+    def thing(number: int) -> None:
+        gate.wait(300)
+        done.append(number)
+
+    with pytest.raises(KeyError, match="mine"), Behind(3) as behind:  # noqa: PT012
+        for number in range(4):
+            behind.do(lambda number=number: thing(number))
+        gate.set()
+        raise KeyError("mine")
+    assert done == list(range(len(done)))

@@ -52,9 +52,10 @@ def script(folder: Path) -> Callable[..., list[str]]:
     def made(scheduler: str, template: str, **wishes: Any) -> list[str]:
         spec = JobSpec.model_validate({"scheduler": scheduler, "environment": str(folder / "env"), **wishes})
         places = {"name": "a", "template": template, "folder": str(folder), "jobs": str(folder), "own_log": False}
-        run = {"config": "my plate.yaml", "sets": ["name=it's"], "sweep": "my sweep", "offset": 3, "through": None}
+        run = {"config": "my plate.yaml", "sets": ["name=it's"], "sweep": "my sweep", "nodes": 1}
         path = folder / f"{scheduler} {template}.sh"
-        path.write_text(fill(template, spec, {**places, **run, "array": None}))
+        part = {"array": None, "offset": 3, "through": None}
+        path.write_text(fill(template, spec, {**places, **run, **part}))
         return ["bash", str(path)]
 
     return made

@@ -79,6 +79,7 @@ def test_a_job_asks_for_what_the_config_says(kind: str, gpus: int) -> None:
     options = dict(itertools.pairwise(command))  # of an option given twice the last counts
     assert (options["--nthreads"], options["--memory-limit"]) == ("1", "0")
     assert "--no-dashboard" in command
+    assert options["--dashboard-address"] == "127.0.0.1:0"
     assert "--resources" not in text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
 

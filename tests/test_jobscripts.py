@@ -44,7 +44,7 @@ def values(**more: object) -> dict[str, object]:
         "own_log": False,
     }
     run = {"config": "conf/plate.yaml", "sets": [], "sweep": "/f/out", "nodes": 1, "offset": 0, "through": None}
-    return {**told, **run, **more}
+    return {**told, **run, "processes": 2, **more}
 
 
 # Amounts
@@ -333,6 +333,39 @@ def test_a_run_takes_as_many_workers_as_its_job_has_cores(tmp_path) -> None:
         submit_run(RunAsked("conf/plate.yaml", sets), site("slurm", cpus=8), send=False, say=shown.append)
     told = [re.findall(r"cluster\.\S+=\w+", text) for text in shown]
     assert told == [["cluster.workers=8"], ["cluster.workers=2"], ["cluster.workers=3"], ["cluster.kind=serial"]]
+
+
+def test_a_job_with_a_gpu_has_its_cores_for_the_other_stages(tmp_path) -> None:
+    """With a GPU the cores of a job are for workers besides the GPU's, unless the config counts them or has no GPU."""
+    shown: list[str] = []
+    for sets in ((), ("cluster.kind=cuda",), ("cluster.cpu_workers=3",), ("model.device=cpu",)):
+        submit_run(RunAsked("conf/plate.yaml", sets), site("slurm", cpus=8, gpus=1), send=False, say=shown.append)
+    told = [re.findall(r"cluster\.\S*workers=\w+", text) for text in shown]
+    assert told == [
+        ["cluster.cpu_workers=8"],
+        ["cluster.cpu_workers=8"],
+        ["cluster.cpu_workers=3"],
+        ["cluster.workers=8"],
+    ]
+
+
+@pytest.mark.parametrize(("template", "nodes"), [("workers", 1), ("run", 3)])
+def test_workers_of_nodes_that_meet_fit_their_node(template: str, nodes: int) -> None:
+    """Each node starts as many workers as its GPUs, or as its cores hold with the network's threads each, or as it was
+    told; they and the scheduler listen where they were told; the engine waits for them as long as they may take."""
+    shown: list[str] = []
+    for sets, wishes in (
+        ((), {}),
+        (("model.threads=4", "cluster.wait_s=5"), {"interface": "ib0"}),
+        ((), {"per_job": 3}),
+    ):
+        asked = RunAsked("conf/plate.yaml", sets, template)
+        submit_run(asked, site("slurm", cpus=8, nodes=nodes, **wishes), send=False, say=shown.append)
+    assert [re.findall(r"--nworkers (\d+)", text) for text in shown] == [["8"], ["2"], ["3"]]
+    assert [text.count("--interface ib0") for text in shown] == [0, 2, 0]
+    assert [re.findall(r"cluster\.\S+=\w+", text) for text in shown] == [
+        ["cluster.wait_s=600"], ["cluster.wait_s=5"], ["cluster.wait_s=600"]
+    ]  # fmt: skip
 
 
 def test_the_shipped_configs_agree_with_the_defaults() -> None:

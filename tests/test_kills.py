@@ -19,7 +19,7 @@ from tests.support.fields import touching_field
 from tests.support.runs import config, contents, run, write_slides
 
 STAGES = ["prepare", "infer", "decode", "seams", "paint", "pyramid2", "measure", "table", "manifest"]
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 def start(settings: Path) -> subprocess.Popen[bytes]:

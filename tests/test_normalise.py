@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slidebatch.normalise import NormaliseSpec, Sketch, Window, sketch, window
+from slidebatch.normalise import QUANTILES, NormaliseSpec, Sketch, Window, _pooled, _pooled_rows, sketch, window
 
 
 def field(seed: int, level: float = 100.0, spread: float = 30.0, side: int = 64) -> np.ndarray:
@@ -35,6 +35,39 @@ def test_pooled_window_is_that_of_all_pixels_together() -> None:
     exact = np.percentile(pixels, [1, 99.8], axis=1)
     assert np.abs(found.low - exact[0]).max() < 4
     assert np.abs(found.high - exact[1]).max() < 25
+
+
+KINDS = [np.uint8, np.uint16, np.float32, np.float64]
+
+
+def made_up(rng: np.random.Generator) -> np.ndarray:
+    """A channel (1, n) of any type, of few or many values."""
+    size, step = int(rng.integers(1, 3000)), rng.choice([1e-3, 1.0, 40.0])
+    drawn = rng.normal(rng.uniform(0, 200), rng.choice([0.0, 3.0, 50.0]), (1, 1, size)) // step * step
+    return drawn.clip(0, 255).astype(rng.choice(KINDS))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_sketch_holds_the_quantiles(seed: int) -> None:
+    """The values of a sketch are numpy's quantiles, to the bit."""
+    image = made_up(np.random.default_rng(seed))
+    exact = np.quantile(image.astype(np.float64), np.linspace(0, 1, QUANTILES)).astype(np.float32)
+    assert sketch(image).quantiles[0].tobytes() == exact.tobytes()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 9), st.floats(0, 100))
+def test_pooling_equals_sorting_everything(seed: int, count: int, percent: float) -> None:
+    """Pooled quantiles are those of all sketches' values sorted together by weight, to the bit."""
+    rng = np.random.default_rng(seed)
+    rows = np.stack([sketch(made_up(rng)).quantiles[0] for _ in range(count)])
+    pixels = rng.integers(1, 4, count) * 64
+    steps: np.ndarray = np.full(QUANTILES, 2)
+    steps[[0, -1]] = 1
+    at = np.array([0.0, percent / 100, 0.5, 1.0])
+    exact = _pooled(rows.ravel().astype(np.float64), np.concatenate([steps * p for p in pixels]), at)
+    assert np.array(_pooled_rows(rows, pixels, at)).tobytes() == exact.tobytes()
 
 
 @settings(max_examples=15, deadline=None)

@@ -16,7 +16,7 @@ from slidebatch.config import RunConfig
 from slidebatch.errors import ConfigError, PlanError
 from slidebatch.plan import SlidePlan
 from tests.support.fields import touching_field
-from tests.support.runs import config, labels_of, run, write_slides
+from tests.support.runs import config, contents, labels_of, run, write_slides
 
 MODEL_MPP = 0.523
 """Micrometres per pixel that the shipped network was trained at."""
@@ -241,3 +241,17 @@ def test_tissue_keeps_networks_from_blank_glass(tmp_path: Path, enabled: str, ha
     assert found[:, 900:].any()
     assert bool(found[:, :600].any()) is not half
     assert (fed < 0.75 * truth.size) is half
+
+
+def test_small_images_and_tiles_may_have_a_task_each(tmp_path: Path) -> None:
+    """Without bundles every image, block, tile and region has a task of its own, and the bytes are the same."""
+    rng = np.random.default_rng(6)
+    write_slides(tmp_path, {name: touching_field((150, 200), 24, rng) for name in "ab"})
+    alone = config(tmp_path, "alone", tiling={"bundle": False})
+    plans = [batch.plan(settings).planned.plan for settings in (alone, config(tmp_path, "together"))]
+    counts = [{stage: len(plan.tasks(stage)) for stage in plan.stages} for plan in plans]
+    assert counts[0] == dict(prepare=2, maps=2, infer=24, decode=12, seams=2, paint=8, measure=8, table=2)
+    assert set(counts[1].values()) == {1}
+    run(alone)
+    run(config(tmp_path, "together"))
+    assert contents(tmp_path / "alone") == contents(tmp_path / "together")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+import zarr.errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.codecs import ZstdCodec
 
 from slidebatch import instances
 from slidebatch.errors import EnvironmentFault, ResultsError
@@ -26,6 +29,7 @@ from slidebatch.store import (
     stored_files,
     valid_receipt,
     write_atomically,
+    write_group,
     write_receipt,
     write_shard,
 )
@@ -134,7 +138,7 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
     for broken in (path, tmp_path / "nothing.safetensors"):
         with pytest.raises(ResultsError, match=f"{broken.name}.*missing or broken.*same command again"):
             read_shard(broken)
-    with pytest.raises(ResultsError, match="there is no zarr array"):
+    with pytest.raises(ResultsError, match="nothing: the zarr array is missing or broken"):
         open_array(tmp_path / "nothing")
 
 
@@ -164,11 +168,48 @@ def test_regions_of_whole_shards_share_no_file(
     np.testing.assert_array_equal(zarr.open_array(str(path), mode="r")[:], truth)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    sharded=st.booleans(),
+    axes=st.sampled_from([None, ("y", "x")]),
+    dtype=st.sampled_from(["uint8", "uint32", "float32"]),
+)
+def test_an_array_is_laid_out_as_zarr_does(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int], sharded: bool, axes: Any, dtype: str
+) -> None:
+    """What is laid out once and copied for others is to the byte what zarr writes, and opens as what zarr opens."""
+    folder = tmp_path_factory.mktemp("arrays")
+    create_array(folder / "a", shape, dtype, (16, 16), (32, 32) if sharded else None, axes)
+    made = open_array(folder / "a", "r+")
+    asked = {"shape": made.shape, "dtype": made.dtype, "chunks": made.chunks, "shards": made.shards}
+    asked |= {"compressors": ZstdCodec(level=1), "fill_value": 0, "dimension_names": axes}
+    by_zarr = zarr.create_array(store=str(folder / "b"), **asked)
+    assert (folder / "a" / "zarr.json").read_bytes() == (folder / "b" / "zarr.json").read_bytes()
+    assert made.metadata == by_zarr.metadata
+    assert open_array(folder / "a").read_only
+    with pytest.raises(ValueError, match="read-only"):
+        open_array(folder / "a")[:] = 1
+
+
+def test_what_is_no_array_is_told(tmp_path: Path) -> None:
+    """Nothing there, a group, and a folder of something else are refused; an array of format 2 is read."""
+    write_group(tmp_path / "group", {})
+    (tmp_path / "folder").mkdir()
+    for name in ("nothing", "group", "folder"):
+        with pytest.raises((ResultsError, zarr.errors.BaseZarrError)):
+            open_array(tmp_path / name)
+    zarr.create_array(store=str(tmp_path / "old"), data=np.arange(6), zarr_format=2)
+    assert open_array(tmp_path / "old")[:].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_new_array_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
     """Laying an array out again forgets every chunk of the old one, and metadata holds what was asked for."""
     path = tmp_path / "a.zarr"
-    create_array(path, (64, 64), "uint8", (16, 16), (32, 32), ("y", "x"))[:] = 7
-    again = create_array(path, (50, 40), "uint16", (16, 16), (32, 32), ("y", "x"))
+    create_array(path, (64, 64), "uint8", (16, 16), (32, 32), ("y", "x"))
+    open_array(path, "r+")[:] = 7
+    create_array(path, (50, 40), "uint16", (16, 16), (32, 32), ("y", "x"))
+    again = open_array(path)
     assert not np.asarray(again[:]).any()
     told = json.loads((path / "zarr.json").read_text())
     assert told["dimension_names"] == ["y", "x"]

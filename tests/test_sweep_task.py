@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from slidebatch.cli import status_of
-from slidebatch.errors import ConfigError, EnvironmentFault, ResultsError
+from slidebatch.errors import ConfigError, EnvironmentFault, OutOfTime, ResultsError
 from slidebatch.sweep import array_of, ask, begin, forget_failures, job_at, open_sweep, run_job, status
 from slidebatch.sweep import task as tasks
 from slidebatch.sweep.ranges import expand
@@ -130,6 +130,25 @@ def test_kill_in_the_middle_of_a_point(tmp_path):
     assert noted(tmp_path / "log", "begin") == [0, 1, 2, 3, 4, 5, 3]  # the killed one after the others
     assert sorted(noted(tmp_path / "log", "end")) == list(range(6))
     assert [results(sweep)[i]["deaths"] for i in range(6)] == [0, 0, 0, 1, 0, 0]
+
+
+def test_a_time_limit_is_no_death(tmp_path, monkeypatch):
+    """A point that stops before its time limit stops the job; it is no attempt that failed, and it is gone on with."""
+    sweep, real = begun(tmp_path), tasks.run_point
+
+    def late(sweep, point):
+        if point.number == 2:
+            raise OutOfTime("stopped after epoch 3 of 9")
+        return real(sweep, point)
+
+    monkeypatch.setattr(tasks, "run_point", late)
+    for _ in range(2 + sweep.spec.deaths):
+        with pytest.raises(OutOfTime):
+            run_job(sweep.folder, 0)
+    monkeypatch.undo()
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    assert run_job(sweep.folder, 0).done == 6
+    assert [(results(sweep)[i]["deaths"], results(sweep)[i]["failures"]) for i in range(6)] == [(0, [])] * 6
 
 
 def test_a_stop_is_no_death(tmp_path):

@@ -25,7 +25,7 @@ def stitched(maps: np.ndarray, grid: TileGrid, spec: DecodeSpec) -> tuple[np.nda
         window = decode_dense(maps[:, *tile.read.slices()], tile.read, spec)
         shards.append(claimed(extract(window, tile.valid, spec), tile, grid, shape))
     found = gather(shards, tiles, grid, shape)
-    replaced, joined = join(found, maps, spec, shape)
+    replaced, joined = join(found, lambda box: maps[:, *box.slices()], spec, shape)
     seamed = number_nuclei(found, replaced, joined, np.ones(len(found.rows) + len(joined), bool))
     canvas = np.zeros(shape, np.uint32)
     table = instances.concatenate([*shards, joined])
@@ -127,7 +127,9 @@ def test_every_pixel_is_in_exactly_one_core():
     """The cores of a grid part the slide; every read box lies inside it."""
     shape = (101, 67)
     count = np.zeros(shape, int)
-    for tile in tile_grid(24, 30, 5).tiles(shape):
+    grid = tile_grid(24, 30, 5)
+    for number, tile in enumerate(grid.tiles(shape)):
+        assert grid.core_at(number, shape) == tile.core
         count[tile.core.slices()] += 1
         assert whole(shape).contains(tile.read)
         assert tile.read.contains(tile.valid)

@@ -4,6 +4,7 @@ meet={{ jobs | quote }}/meet-$id
 {% include "parts/dask.sh" %}
 
 if [ "$member" = 0 ]; then
+    over=$meet.over
     begin_scheduler
     "${workers[@]}" &
     started+=($!)

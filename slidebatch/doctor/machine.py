@@ -52,5 +52,6 @@ def _gpus() -> list[Finding]:
         return []
     if why is not None:
         return [Finding("machine: GPU", "absent", why, "device: cuda", "networks run on the CPU without one")]
-    told = [f"{g.name}, {g.memory_bytes / 1e9:.0f} GB, capability {g.capability}" for g in there]
+    driver = f", driver {models.driver_version() or 'unknown'}"
+    told = [f"{g.name}, {g.memory_bytes / 1e9:.0f} GB, capability {g.capability}{driver}" for g in there]
     return [Finding(f"machine: GPU {i}", "fine", words, "networks") for i, words in enumerate(told)]

@@ -1,7 +1,8 @@
 """Executors only do calls of task functions; they know nothing of images. All give one answer.
 
 serial      one task after another in this process: the reference
-local       worker processes of this machine under Dask, one task each at a time
+local       worker processes of this machine under Dask, one task each at a time; with networks on a GPU one for them,
+            and others for what needs no GPU
 cuda        a worker process per GPU of this machine, and others for what needs no GPU
 slurm, pbs  a job of a batch scheduler per worker, under a Dask scheduler in this process
 existing    a Dask cluster that is there, by address or scheduler file
@@ -26,14 +27,7 @@ __all__ = ["Call", "ClusterSpec", "Executor", "Existing", "Local", "Serial", "Wa
 
 def start(wanted: Wanted) -> Executor:
     """The executor that a run asks for. ConfigError where it cannot be had; it says what is missing."""
-    spec = wanted.spec
-    if spec.kind == "serial":
-        return Serial()
-    if spec.kind == "existing":
-        return Existing(spec, wanted.until)
-    if spec.kind == "local":
-        return Local(wanted.workers, spec.umask, wanted.until)
-    main: Executor = Jobs(wanted, wanted.workers, wanted.gpu) if spec.kind in JOBS else Cuda(wanted)
+    main = _main(wanted)
     if not wanted.cpu_workers:
         return main
     try:
@@ -41,6 +35,18 @@ def start(wanted: Wanted) -> Executor:
     except BaseException:
         main.close()
         raise
+
+
+def _main(wanted: Wanted) -> Executor:
+    """The workers that run networks, and all else where there are no others."""
+    spec = wanted.spec
+    if spec.kind == "serial":
+        return Serial()
+    if spec.kind == "existing":
+        return Existing(spec, wanted.until)
+    if spec.kind == "local":
+        return Local(wanted.workers, spec.umask, wanted.until)
+    return Jobs(wanted, wanted.workers, wanted.gpu) if spec.kind in JOBS else Cuda(wanted)
 
 
 def _without_gpu(wanted: Wanted) -> Executor:

@@ -1,6 +1,8 @@
 """One worker process per GPU of this machine, by dask-cuda's LocalCUDACluster: each sees its own GPU and near cores.
 
-Source: dask-cuda 26.10, `LocalCUDACluster`. Not measured: no GPU was at hand (docs/gpu-queue.md).
+Its GPU comes first in a worker's CUDA_VISIBLE_DEVICES, so "cuda" is that one. Its process is bound to the cores that
+NVML names as the GPU's neighbours; as many of these as there are, or eight, read patches (`overlaps`).
+Source: dask-cuda 26.10, `LocalCUDACluster`, `CPUAffinity`. Not measured: no GPU was at hand (docs/gpu-queue.md).
 """
 
 from __future__ import annotations
@@ -8,9 +10,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from slidebatch.errors import ConfigError
-from slidebatch.executors.local import prepare, settings
+from slidebatch.executors.local import BACK_S, Here, prepare, settings
 from slidebatch.executors.wanted import Wanted
-from slidebatch.executors.window import Window
 from slidebatch.executors.workers import Own, interrupts_ignored
 
 
@@ -25,20 +26,21 @@ def refuse_without(missing_gpu: str | None) -> None:
         )
 
 
-class Cuda(Window):
+class Cuda(Here):
     """Starts a worker per GPU, and stops them at the end."""
 
     def __init__(self, wanted: Wanted) -> None:
         from dask_cuda import LocalCUDACluster
-        from distributed import Client
 
-        prepare()
+        prepare(BACK_S)
         with interrupts_ignored():
-            # Nothing is spilled from a GPU: what a task holds there is gone when it ends.
-            self._cluster = LocalCUDACluster(n_workers=wanted.workers, device_memory_limit=0, **settings())
-        super().__init__(Client(self._cluster), wanted.workers, wanted.until)
+            try:
+                # Nothing is spilled from a GPU: what a task holds there is gone when it ends.
+                cluster = LocalCUDACluster(n_workers=wanted.workers, device_memory_limit=0, **settings())
+            except Exception as error:  # NVML's, CUDA's or Dask's own
+                raise ConfigError(
+                    f"cluster.kind is cuda, but dask-cuda starts no worker ({type(error).__name__}: {error}); see "
+                    "`slidebatch doctor`, or take kind local, which runs networks on the first GPU"
+                ) from error
+        super().__init__(cluster, wanted.workers, wanted.until)
         self.client.register_plugin(Own(wanted.spec.umask))
-
-    def close(self) -> None:
-        super().close()
-        self._cluster.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 from slidebatch.errors import ConfigError, EnvironmentFault, SlidebatchError
 from slidebatch.executors.spec import ClusterSpec
-from slidebatch.executors.window import CLOSE_S, RESUME, SETTINGS, Window, quiet
+from slidebatch.executors.window import CLOSE_S, RESUME, SETTINGS, Window, asking, quiet
 from slidebatch.executors.workers import Guest, Told, leave_token, tell
 from slidebatch.release import release
 
@@ -43,7 +43,8 @@ class Existing(Window):
     def warm(self, work: str) -> None:
         self._work = work
         self._check()
-        self.client.register_plugin(Guest(self._spec.umask))
+        with asking(self.client):
+            self.client.register_plugin(Guest(self._spec.umask))
         super().warm(work)
 
     def look(self) -> None:
@@ -80,13 +81,9 @@ class Existing(Window):
         self.workers = len(there)
 
     def _there(self) -> list[str]:
-        """Addresses of the workers; EnvironmentFault where the scheduler has gone."""
-        try:
+        """Addresses of the workers."""
+        with asking(self.client):
             return list(self.client.nthreads())
-        except Exception as error:
-            if self.client.status == "running" and not isinstance(error, OSError | RuntimeError):
-                raise
-            raise EnvironmentFault(f"the connection to Dask's scheduler was lost; {RESUME}") from error
 
     def _check(self) -> None:
         """Look at the workers that were not seen before."""
@@ -97,7 +94,8 @@ class Existing(Window):
             return
         token = leave_token(Path(self._work))
         try:
-            found = self.client.run(tell, self._work, token, workers=new, on_error="return")
+            with asking(self.client):
+                found = self.client.run(tell, self._work, token, workers=new, on_error="return")
         finally:
             (Path(self._work) / token).unlink(missing_ok=True)
         _refuse(found, Path(self._work).parent)

@@ -25,7 +25,7 @@ from slidebatch.executors.certificates import certificates
 from slidebatch.executors.local import prepare
 from slidebatch.executors.spec import ClusterSpec
 from slidebatch.executors.wanted import Wanted
-from slidebatch.executors.window import RESUME, SETTINGS, Window
+from slidebatch.executors.window import RESUME, SETTINGS, Window, let_go
 from slidebatch.executors.workers import ENVIRONMENT, Own
 from slidebatch.store import remove
 
@@ -33,8 +33,14 @@ COMMANDS = {"slurm": ("sbatch", "squeue", "scancel"), "pbs": ("qsub", "qstat", "
 LISTED = {"slurm": ("squeue", "--noheader", "--jobs={}"), "pbs": ("qstat", "{}")}
 """Commands that list jobs which wait or run, the ids filled in."""
 
+NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+"""Of a worker: no dashboard, and what it still tells of its state over HTTP it tells its own machine alone."""
+
 REPLACE_S = 30.0
 """Between looks for jobs that have ended, whose place is then taken by new ones."""
+
+LOST_S = 15.0
+"""How long a job has for bringing a worker back that it lost, before it is cancelled."""
 
 GONE_S = 60.0
 """How long there may be neither a worker nor a job that could bring one."""
@@ -79,14 +85,14 @@ class Jobs(Window):
 
     def close(self) -> None:
         super().close()
-        self._cluster.close()
+        let_go(self._cluster)
         remove(self._tls)
 
     def _submitted(self, workers: int) -> Any:
         """The cluster with its jobs submitted. ConfigError with the scheduler's own words where it takes none."""
         import dask_jobqueue
 
-        prepare()
+        prepare(LOST_S)
         kind = {"slurm": dask_jobqueue.SLURMCluster, "pbs": dask_jobqueue.PBSCluster}[self.spec.kind]
         made = kind(
             security=certificates(self._tls),
@@ -159,7 +165,7 @@ def job_settings(spec: ClusterSpec, workers: int, gpu: bool) -> dict[str, Any]:
         "job_extra_directives": directives,
         "job_script_prologue": prologue(spec, workers),
         # The last of an option counts: a job's cores are for one task, and no memory limit of Dask's pauses a worker.
-        "worker_extra_args": ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard"],
+        "worker_extra_args": ["--nthreads", "1", "--memory-limit", "0", *NO_PAGE],
         **more,
     }
 

@@ -15,6 +15,9 @@ Kind = Literal["local", "serial", "cuda", "slurm", "pbs", "existing"]
 JOBS = ("slurm", "pbs")
 """Kinds whose workers are jobs of a batch scheduler."""
 
+HERE = ("local", "cuda")
+"""Kinds whose workers are processes of this machine."""
+
 ELSEWHERE = (*JOBS, "existing")
 """Kinds whose workers may be on other machines than the driver."""
 
@@ -48,12 +51,13 @@ class ClusterSpec(Spec):
     )
     workers: PositiveInt | Literal["auto"] = Field(
         default="auto",
-        description="Workers; auto: by cores and memory (local), by GPUs (cuda), all there are (existing).",
+        description="Workers; auto: by cores and memory (local; with networks on a GPU one), by GPUs (cuda), all there "
+        "are (existing).",
     )
     cpu_workers: NonNegativeInt | Literal["auto"] = Field(
         default="auto",
         description="Workers without a GPU, for the stages that need none, where networks run on GPUs; 0: the GPU "
-        "workers do it all; auto: by cores and memory (cuda), none (slurm, pbs).",
+        "workers do it all; auto: by cores and memory (local, cuda), none (slurm, pbs).",
     )
     attempts: PositiveInt = Field(
         default=3, description="How often a task may fail or kill its worker before its slide fails."
@@ -95,10 +99,11 @@ class ClusterSpec(Spec):
         """Whether workers may be on other machines than this."""
         return self.kind in ELSEWHERE
 
-    def count(self, threads: int) -> int:
+    def count(self, threads: int, gpu: bool = False) -> int:
         """Workers of `threads` network threads each to plan with: as asked for, else as this machine has cores for.
 
-        An existing cluster may have more or fewer; it is taken as it is.
+        gpu: networks run on GPUs; then `local` has one worker for the first of them. An existing cluster may have more
+        or fewer than planned; it is taken as it is.
         """
         if self.kind == "serial":
             return 1
@@ -106,12 +111,14 @@ class ClusterSpec(Spec):
             return self.workers
         if self.kind == "cuda":
             return max(1, len(models.gpus()))
-        return 1 if self.kind == "existing" else max(1, machine.usable_cores() // threads)
+        if self.kind == "existing" or gpu:
+            return 1
+        return max(1, machine.usable_cores() // threads)
 
     def cpu_count(self, gpu: bool) -> int:
         """Workers without a GPU, besides those with one: at most as many as this machine has cores for, or jobs."""
-        if not gpu or self.kind not in ("cuda", *JOBS):
+        if not gpu or self.kind not in (*HERE, *JOBS):
             return 0
         if self.cpu_workers != "auto":
             return self.cpu_workers
-        return machine.usable_cores() if self.kind == "cuda" else 0
+        return machine.usable_cores() if self.kind in HERE else 0

@@ -1,4 +1,6 @@
-"""The one way of all Dask kinds: a bounded window of calls, sent one by one, whatever cluster does them.
+"""The one way of all Dask kinds: a bounded window of calls, whatever cluster does them.
+
+Calls that take milliseconds are sent several together: a message through Dask costs about as much as such a call.
 
 A call is never sent by `resources=` or `workers=`: such tasks Dask deals out at once and blames for every worker that
 dies. Who is to blame for a death the attempt files of `stages` say; here a call whose workers died is sent again.
@@ -10,17 +12,21 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from slidebatch.errors import EnvironmentFault, SlidebatchError
+from slidebatch.errors import EnvironmentFault, OutOfTime, SlidebatchError
 from slidebatch.executors.protocol import Call
-from slidebatch.executors.workers import LEAVING, do
+from slidebatch.executors.workers import TOGETHER_S, Done, do
 from slidebatch.stages import Receipt, warm
 
 PER_WORKER = 3
-"""Calls per worker that are under way at once; more would only wait at the workers."""
+"""Messages per worker that are under way at once; more would only wait at the workers."""
+
+MOST_TOGETHER = 64
+"""Calls of one message at most. A message takes client, scheduler and worker milliseconds, as small tasks do."""
 
 LOOK_S = 2.0
 """Between looks at the cluster."""
@@ -32,6 +38,7 @@ CLOSE_S = 10.0
 """What a scheduler has for saying good-bye; one that is gone says nothing."""
 
 RESUME = "the run is resumable: give the same command again"
+LOST = f"the connection to Dask's scheduler was lost; {RESUME}"
 
 SETTINGS: dict[str, object] = {
     # A dead worker must not fail tasks: attempt files decide who is to blame, not Dask.
@@ -51,11 +58,35 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def let_go(cluster: Any) -> None:
+    """Close a cluster that the run started.
+
+    On a busy machine a killed worker may take longer to be gone than Dask waits. That is no fault of a run whose work
+    is done: Dask tries once more as this process ends.
+    """
+    with suppress(TimeoutError):
+        cluster.close()
+
+
+@contextmanager
+def asking(client: Any) -> Iterator[None]:
+    """Around whatever is asked of a scheduler: EnvironmentFault where it goes before it answers.
+
+    A connection that was lost is an OSError, a client that has noticed it raises what it likes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if client.status == "running" and not isinstance(error, OSError | RuntimeError):
+            raise
+        raise EnvironmentFault(LOST) from error
+
+
 @dataclass
 class Sent:
-    """A call under way: Dask's future of it, how often it was sent, and how often a worker that left passed it on."""
+    """Calls under way in one message: Dask's future, how often they were sent, how often a worker passed them on."""
 
-    call: Call
+    calls: tuple[Call, ...]
     future: Any
     times: int
     passed: int
@@ -73,6 +104,7 @@ class Window:
     def __init__(self, client: Any, workers: int, until: float | None = None, network: bool = True) -> None:
         self.client, self.workers, self.until, self.network = client, workers, until, network
         self._sent: dict[str, Sent] = {}
+        self._together = 1
         self._over: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._looked = time.monotonic()
 
@@ -83,24 +115,25 @@ class Window:
 
     def warm(self, work: str) -> None:
         """A worker that dies over it is left to its first task."""
-        for answer in self.client.run(warm, work, self.network, on_error="return").values():
+        with asking(self.client):
+            answers = self.client.run(warm, work, self.network, on_error="return")
+        for answer in answers.values():
             if isinstance(answer, Exception) and not isinstance(answer, OSError):
                 raise answer
 
     def run(self, calls: Iterable[Call]) -> Iterator[Receipt]:
-        waiting = iter(calls)
+        waiting, self._together = iter(calls), 1  # the calls of another stage take another time
         try:
             self._fill(waiting)
             while self._sent:
-                receipt = self._next()
-                if receipt is not None:
-                    yield receipt
+                yield from self._next()
                 self._fill(waiting)
         finally:
             self._forget()
 
     def everywhere(self, function: Callable[..., None], *arguments: object) -> None:
-        self.client.run(function, *arguments, on_error="ignore")
+        with asking(self.client):
+            self.client.run(function, *arguments, on_error="ignore")
 
     def look(self) -> None:
         """Called now and then while calls are under way; EnvironmentFault where nothing more can come of them."""
@@ -110,17 +143,19 @@ class Window:
         self.client.close(timeout=CLOSE_S)
 
     def _fill(self, waiting: Iterator[Call]) -> None:
-        for call in islice(waiting, max(0, PER_WORKER * self.workers - len(self._sent))):
-            self._send(call)
+        while len(self._sent) < PER_WORKER * self.workers and (calls := tuple(islice(waiting, self._together))):
+            self._send(calls)
 
-    def _send(self, call: Call, times: int = 1, passed: int = 0) -> None:
-        key = f"{call.stage}-{call.task}-{times}-{passed}-{call.session}"
-        future = self.client.submit(do, call, key=key, pure=False)
-        self._sent[key] = Sent(call, future, times, passed)
+    def _send(self, calls: tuple[Call, ...], times: int = 1, passed: int = 0) -> None:
+        first = calls[0]
+        key = f"{first.stage}-{first.task}-{times}-{passed}-{first.session}"
+        with asking(self.client):
+            future = self.client.submit(do, calls, key=key, pure=False)
+        self._sent[key] = Sent(calls, future, times, passed)
         future.add_done_callback(self._over.put)
 
-    def _next(self) -> Receipt | None:
-        """The next receipt; None where there is none yet, or the call was sent again."""
+    def _next(self) -> tuple[Receipt, ...]:
+        """The next receipts; none where there are none yet, or calls were sent again."""
         if time.monotonic() - self._looked > LOOK_S:
             self.look()
             self._refuse_late()
@@ -128,30 +163,33 @@ class Window:
         try:
             future = self._over.get(timeout=LOOK_S)
         except queue.Empty:
-            return None
+            return ()
         one = self._sent.pop(future.key, None)
-        return None if one is None else self._receipt(one)
+        return () if one is None else self._receipts(one)
 
-    def _receipt(self, one: Sent) -> Receipt | None:
+    def _receipts(self, one: Sent) -> tuple[Receipt, ...]:
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
         try:
-            receipt: Receipt = one.future.result()
-            if receipt == LEAVING:
-                self._send(one.call, one.times, one.passed + 1)
-                return None
-            return receipt
+            done: Done = one.future.result()
+            left = one.calls[len(done.receipts) :]
+            if left:
+                self._send(left, one.times, one.passed + 1)
+            if done.receipts:
+                each_s = done.seconds / len(done.receipts)
+                self._together = max(1, min(MOST_TOGETHER, int(TOGETHER_S / max(each_s, 1e-6))))
+            return done.receipts
         except FutureCancelledError as error:
-            raise EnvironmentFault(f"the connection to Dask's scheduler was lost; {RESUME}") from error
+            raise EnvironmentFault(LOST) from error
         except KilledWorker as error:
             if one.times >= RESENDS:
                 raise EnvironmentFault(
-                    f"workers died again and again ({one.call.stage}, task {one.call.task}), and no input is to "
-                    f"blame; see the workers' logs; {RESUME}"
+                    f"workers died again and again ({one.calls[0].stage}, task {one.calls[0].task}), and no input is "
+                    f"to blame; see the workers' logs; {RESUME}"
                 ) from error
-            self._send(one.call, one.times + 1, one.passed)
-            return None
+            self._send(one.calls, one.times + 1, one.passed)
+            return ()
         except SlidebatchError:
             raise
         except Exception:
@@ -160,11 +198,12 @@ class Window:
 
     def _refuse_late(self) -> None:
         if self.until is not None and time.time() > self.until:
-            raise EnvironmentFault(f"the time limit has come with tasks under way; {RESUME}")
+            raise OutOfTime(f"the time limit has come with tasks under way; {RESUME}")
 
     def _forget(self) -> None:
         """Let go of calls that nobody waits for any more."""
         left = [one.future for one in self._sent.values()]
         self._sent = {}
         if left and self.client.status == "running":
-            self.client.cancel(left, force=True)
+            with suppress(OSError, RuntimeError):  # a scheduler that is gone has forgotten them
+                self.client.cancel(left, force=True)

@@ -100,27 +100,51 @@ def interrupts_ignored() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)  # type: ignore[arg-type]
 
 
-LEAVING: Receipt = {"leaving": True}
-"""The answer to a call that another worker must do."""
+TOGETHER_S = 0.1
+"""How long a worker goes on with calls that came together; what is left of them then is sent anew."""
 
 
-def do(call: Call) -> Receipt:
-    """Do a call in this worker, or leave with `LEAVING` where this worker's own time is too short for it.
+@dataclass(frozen=True)
+class Done:
+    """What a worker did of calls that came together: receipts of the first of them, and the seconds that took."""
 
-    EnvironmentFault where it has another slidebatch than the driver.
+    receipts: tuple[Receipt, ...]
+    seconds: float
+
+
+def do(calls: tuple[Call, ...]) -> Done:
+    """Do calls that came together, one after another: the first one, and as many more as begin within `TOGETHER_S`.
+
+    Where this worker's own time is too short for a call it does no more and leaves. EnvironmentFault where it has
+    another slidebatch than the driver.
     """
-    if call.release != release():
+    _refuse_other(calls[0].release)
+    began = time.perf_counter()
+    receipts: list[Receipt] = []
+    for call in calls:
+        if receipts and time.perf_counter() - began > TOGETHER_S:
+            break
+        if _must_leave(call):
+            _leave()
+            break
+        receipts.append(perform(*call.arguments))
+    return Done(tuple(receipts), time.perf_counter() - began)
+
+
+def _refuse_other(drivers: str) -> None:
+    if drivers != release():
         raise EnvironmentFault(
-            f"the worker on {socket.gethostname()} has slidebatch {release()} and the driver {call.release}; install "
+            f"the worker on {socket.gethostname()} has slidebatch {release()} and the driver {drivers}; install "
             "the same in both, start the workers again, and give the same command again"
         )
+
+
+def _must_leave(call: Call) -> bool:
+    """Whether this worker's own time is too short for a call that another could still do."""
     mine = deadline(None)
     mine.saw(call.stage, call.longest_s)
     in_time = call.start_by is None or time.time() <= call.start_by
-    if in_time and mine.passed(call.stage):
-        _leave()
-        return LEAVING
-    return perform(*call.arguments)
+    return in_time and mine.passed(call.stage)
 
 
 def _leave() -> None:

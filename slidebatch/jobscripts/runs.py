@@ -9,12 +9,16 @@ from typing import Any
 
 from slidebatch.config import RunConfig, load
 from slidebatch.errors import ConfigError
+from slidebatch.executors.spec import HERE
 from slidebatch.jobscripts.folder import folder_of, remember, write_script
 from slidebatch.jobscripts.queue import submit_script
 from slidebatch.jobscripts.schedulers import RULES
 from slidebatch.jobscripts.spec import JobSpec
 from slidebatch.jobscripts.templates import fill, job_name
 from slidebatch.sweep.ranges import compress
+
+WAIT_S = 600
+"""How long a run whose workers are on other nodes does without any of them."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ def run_values(asked: RunAsked, spec: JobSpec, settings: RunConfig, folder: Path
         **common_values(settings.name, asked.template, folder),
         "array": _members(spec, asked.template),
         "nodes": 1 if asked.template == "workers" else spec.nodes,
+        "processes": spec.processes(settings.model.threads),
         "config": str(config.absolute()) if config.is_file() else asked.config,
-        "sets": [*asked.sets, *_sized(settings, spec, asked.template)],
+        "sets": [*asked.sets, *_fitting(settings, spec, asked.template)],
     }
 
 
@@ -74,10 +79,20 @@ def _members(spec: JobSpec, template: str) -> str | None:
     return rules.array.format(compress(range(spec.workers)))
 
 
-def _sized(settings: RunConfig, spec: JobSpec, template: str) -> list[str]:
-    """Workers for the cores of the job: where a site does not bind jobs to cores, a job sees all of its machine's."""
-    alone = template != "workers" and spec.nodes == 1
-    if not alone or settings.cluster.kind != "local" or settings.cluster.workers != "auto":
+def _fitting(settings: RunConfig, spec: JobSpec, template: str) -> list[str]:
+    """Settings that follow from the job, where the config leaves them open.
+
+    A lone job takes workers for its cores: where a site does not bind jobs to cores, a job sees all of its machine's.
+    Where nodes meet, the engine waits for a worker for longer than at a desk: many of them read a shared file system.
+    """
+    cluster = settings.cluster
+    if template == "workers" or spec.nodes > 1:
+        return [] if "wait_s" in cluster.model_fields_set else [f"cluster.wait_s={WAIT_S}"]
+    if cluster.kind not in HERE:
+        return []
+    if spec.gpus and settings.model.device != "cpu":  # a worker for each GPU used, and these besides
+        return [f"cluster.cpu_workers={spec.cpus}"] if cluster.cpu_workers == "auto" else []
+    if cluster.kind != "local" or cluster.workers != "auto":
         return []
     return [f"cluster.workers={max(1, spec.cpus // settings.model.threads)}"]
 

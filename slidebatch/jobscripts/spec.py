@@ -55,7 +55,11 @@ class JobSpec(Spec):
     workers: PositiveInt = Field(default=4, description="Template workers: jobs of the array.")
     per_job: PositiveInt | None = Field(
         default=None,
-        description="Worker processes of a node, where nodes meet; none: one a GPU, without GPUs one a core.",
+        description="Worker processes of a node, where nodes meet; none: one a GPU, without GPUs as many as its cores "
+        "hold with the network's threads each.",
+    )
+    interface: Word | None = Field(
+        default=None, description="Where nodes meet: the network interface that they reach each other by, such as ib0."
     )
     meet_s: PositiveInt = Field(default=3600, description="Template workers: how long a worker waits for the others.")
     grace_s: NonNegativeInt = Field(
@@ -99,10 +103,9 @@ class JobSpec(Spec):
     def memory_bytes(self) -> int:
         return memory_bytes(self.memory)
 
-    @property
-    def processes(self) -> int:
-        """Worker processes of a node whose workers meet those of others."""
-        return self.per_job or self.gpus or self.cpus
+    def processes(self, threads: int) -> int:
+        """Worker processes, of so many threads each, of a node whose workers meet those of others."""
+        return self.per_job or self.gpus or max(1, self.cpus // threads)
 
 
 def job_spec(path: str, overrides: Sequence[str] = ()) -> JobSpec:

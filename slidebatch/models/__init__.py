@@ -6,6 +6,7 @@
     settle(spec, device)  the spec with what "auto" becomes on this machine: for workers that may differ
     pick_device(name)     what "auto" becomes on this machine
     gpus(), why_no_gpu()  the GPUs here, or what is missing for one
+    give_back(device)     memory of a GPU that this process no longer uses
 
 Networks with weights (`networks`) are found by the name of their kind, or of weights that ship with the package; the
 card of the weights says which they are, and so whether `dense` or `detector` runs them. Others are modules with two
@@ -26,7 +27,7 @@ from slidebatch.errors import ModelError
 from slidebatch.models.protocol import Card, Model
 from slidebatch.models.spec import ModelSpec
 
-__all__ = ["ModelSpec", "card", "gpus", "load", "names", "pick_device", "register", "settle", "why_no_gpu"]
+__all__ = ["ModelSpec", "card", "give_back", "gpus", "load", "names", "pick_device", "register", "settle", "why_no_gpu"]
 
 DENSE = ("simple_conv", "small_unet", "small_unet_dense", "unet")
 """The kinds of dense networks, as `networks.NETWORKS` has them; told here so that naming them needs no torch."""
@@ -92,10 +93,22 @@ def torch_version() -> str:
     return told
 
 
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver; None where nothing tells it."""
+    told: str | None = import_module("slidebatch.models.devices").driver_version()
+    return told
+
+
 def why_no_gpu() -> str | None:
     """What is missing for networks to run on a GPU here; None where nothing is."""
     missing: str | None = import_module("slidebatch.models.devices").why_no_gpu()
     return missing
+
+
+def give_back(device: str) -> None:
+    """Give a GPU's memory that this process no longer uses back to it, for other processes; nothing on a CPU."""
+    if device != "cpu":
+        import_module("slidebatch.models.lanes").give_back()
 
 
 def register(name: str, card_door: str, loader_door: str) -> None:

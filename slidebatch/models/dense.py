@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slidebatch.errors import ModelError
+from slidebatch.errors import EnvironmentFault, ModelError
 from slidebatch.models import networks
 from slidebatch.models.engines import Choice, Forward, choose, forward
 from slidebatch.models.halving import Halving
+from slidebatch.models.lanes import Begun, Lane, Maps, Patches, lane_to, room_for_weights
 from slidebatch.models.networks import Architecture, DenseArchitecture
 from slidebatch.models.protocol import Card, Place
 from slidebatch.models.spec import ModelSpec
@@ -37,21 +39,24 @@ class Running:
     threads  CPU threads
     batch    patches that go through a GPU together
     tta      name of the views that are averaged
+    narrow   whether numbers may leave the range of the arithmetic (float16), so that answers must be looked at
     """
 
     device: str = "cpu"
     threads: int = 1
     batch: int = 1
     tta: str = "none"
+    narrow: bool = False
 
 
 class DenseNetwork:
     """A dense network ready to run: a forward pass, and around it views, class probabilities and rounding."""
 
-    def __init__(self, forward: Forward, card: Card, running: Running) -> None:
+    def __init__(self, forward: Forward, card: Card, running: Running, lane: Lane | None = None) -> None:
         self.card = card
         self.running = running
         self._forward = forward
+        self._lane = lane or lane_to(running.device)
         self._batches = Halving(running.batch if running.device != "cpu" else 1, card)
 
     @property
@@ -59,43 +64,78 @@ class DenseNetwork:
         """How often the GPU's memory ran out, so that the batch was halved."""
         return self._batches.halvings
 
-    def maps(self, patches: npt.NDArray[np.float32], places: Sequence[Place] = ()) -> npt.NDArray[np.uint8]:
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which the device has computed so far: a GPU's by its own clock."""
+        return self._lane.busy_s
+
+    def room(self, shape: tuple[int, ...]) -> Patches:
+        """Memory (N, C, Y, X) to make patches in, from which they get to the device the fastest."""
+        return self._lane.room(shape)
+
+    def maps(self, patches: Patches, places: Sequence[Place] = ()) -> Maps:
         """(N, C, Y, X) float32 in 0..1 -> (N, K, Y, X) uint8, 255 for probability 1; `places` are not used.
 
         One channel is repeated to fill the network's. Y and X must be multiples of the stride. N may be 0.
         """
-        patches = self._checked(patches)
+        size = max(1, self.running.batch)
+        some = ((patches[i : i + size], places) for i in range(0, len(patches), size))
+        empty = np.zeros((0, len(self.card.maps), *patches.shape[2:]), np.uint8)
+        return np.concatenate([empty, *self.stream(some)])
+
+    def stream(self, batches: Iterable[tuple[Patches, Sequence[Place]]]) -> Iterator[Maps]:
+        """The answers of `maps` to each batch, in order; a GPU gets the next batch before an answer is waited for.
+
+        So a batch must stay as it is until its answer has come.
+        """
+        begun: deque[list[Begun]] = deque()
+        for patches, _ in batches:
+            begun.append(self._begun(self._checked(patches)))
+            if len(begun) > self._lane.ahead:
+                yield self._ended(begun.popleft())
+        while begun:
+            yield self._ended(begun.popleft())
+
+    def _begun(self, patches: Patches) -> list[Begun]:
         if self.running.device == "cpu" and torch.get_num_threads() != self.running.threads:
             torch.set_num_threads(self.running.threads)
-        found = self._batches.run(patches, self._together)
-        empty = np.zeros((0, len(self.card.maps), *patches.shape[2:]), np.uint8)
-        return np.concatenate([empty, *found])
+        return self._batches.run(patches, self._together)
 
     @torch.inference_mode()
-    def _together(self, patches: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:
-        """Class maps of up to `size` patches; a batch that is not full is filled up with blank ones."""
-        image = self._placed(torch.from_numpy(patches))
-        if len(image) < size:
-            image = torch.cat([image, image.new_zeros(size - len(image), *image.shape[1:])])
+    def _together(self, patches: Patches, size: int) -> Begun:
+        """Begin with up to `size` patches; a batch that is not full is filled up with blank ones."""
+        return self._lane.begin(patches, lambda image: self._answers(image, size))
+
+    def _answers(self, image: Tensor, size: int) -> list[Tensor]:
+        """Class maps (N, K, Y, X) uint8, and if it must be known, whether all numbers were finite."""
+        count, channels = image.shape[:2]
+        if channels != self.card.channels:
+            image = image.expand(-1, self.card.channels, -1, -1)
+        if count < size:
+            image = torch.cat([image, image.new_zeros(size - count, *image.shape[1:])])
         views = VIEWS[self.running.tta]
         chance = self._chance(image, views[0])
         for view in views[1:]:
             chance += self._chance(image, view)
+        sound = [torch.isfinite(chance).all()] if self.running.narrow else []
         grey = chance.mul_(255 / len(views)).round_().to(torch.uint8)
-        return grey[: len(patches)].contiguous().cpu().numpy()
+        return [grey[:count].contiguous(), *sound]
 
-    def _placed(self, image: Tensor) -> Tensor:
-        """Patches on the device; by way of pinned memory, from which a GPU fetches them by itself."""
-        if self.running.device == "cpu":
-            return image
-        return image.pin_memory().to(self.running.device, non_blocking=True)
+    def _ended(self, begun: list[Begun]) -> Maps:
+        found, *sound = zip(*(one.answers() for one in begun), strict=True)
+        if not all(part.all() for one in sound for part in one):
+            raise EnvironmentFault(
+                f"numbers inside {self.card.name} leave the range of float16, so its answers mean nothing; "
+                "set model.precision to float32 and give the same command again"
+            )
+        return np.concatenate(found) if len(found) > 1 else found[0]
 
     def _chance(self, image: Tensor, view: View) -> Tensor:
         """Probabilities (N, K, Y, X) float32 of all classes but background, from one view."""
         return view.back(self._forward(view.of(image)).softmax(dim=1)[:, 1:])
 
-    def _checked(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        count, channels, height, width = patches.shape
+    def _checked(self, patches: npt.NDArray[np.float32]) -> Patches:
+        channels, height, width = patches.shape[1:]
         if channels not in (1, self.card.channels):
             raise ModelError(
                 f"{self.card.name} takes 1 or {self.card.channels} channels and was given {channels}; "
@@ -103,8 +143,6 @@ class DenseNetwork:
             )
         if height % self.card.stride_px or width % self.card.stride_px:
             raise ValueError(f"patch {height} x {width} px is no multiple of the stride {self.card.stride_px} px")
-        if channels != self.card.channels:
-            patches = np.broadcast_to(patches, (count, self.card.channels, height, width))
         return np.require(patches, np.float32, ["C", "W"])  # torch takes no read-only arrays
 
 
@@ -129,7 +167,7 @@ def card(spec: ModelSpec, device: str) -> Card:
         margin_px=stored.margin_px,
         stride_px=stored.stride_px,
         mpp=stored.mpp,
-        digest=_digest(checked_digest(path, stored), stored, choice, _running(spec, device)),
+        digest=_digest(checked_digest(path, stored), stored, choice, _running(spec, device, choice)),
         diameter_um=stored.diameter_um,
     )
 
@@ -147,11 +185,13 @@ def load(spec: ModelSpec, device: str) -> DenseNetwork:
         torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(spec.threads)  # some engines compile with what they find
     choice = _choice(spec, device, networks.architecture(stored.network, stored.architecture))
-    return DenseNetwork(forward(network, choice, device, spec.threads), made, _running(spec, device))
+    with room_for_weights(made.name):
+        return DenseNetwork(forward(network, choice, device, spec.threads), made, _running(spec, device, choice))
 
 
-def _running(spec: ModelSpec, device: str) -> Running:
-    return Running(device, spec.threads, spec.batch_on(device.split(":")[0]), spec.tta)
+def _running(spec: ModelSpec, device: str, choice: Choice) -> Running:
+    narrow = choice.precision == "float16"
+    return Running(device, spec.threads, spec.batch_on(device.split(":")[0]), spec.tta, narrow)
 
 
 def _choice(spec: ModelSpec, device: str, architecture: Architecture) -> Choice:

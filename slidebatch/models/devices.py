@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -54,6 +56,20 @@ def driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver, "580.95.05"; None where neither the kernel nor nvidia-smi tells."""
+    try:
+        return Path("/sys/module/nvidia/version").read_text().strip()
+    except OSError:
+        pass
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told[0] if told else None
 
 
 def pick_device(device: str) -> str:

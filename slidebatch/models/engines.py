@@ -28,7 +28,7 @@ from slidebatch.errors import ModelError
 from slidebatch.models.blocks import ready
 
 Engine = Literal["eager", "openvino", "onnx"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "eager": (),
@@ -60,18 +60,28 @@ class Choice:
 def choose(engine: str, precision: str, device: str, unrolled: bool) -> Choice:
     """What "auto" becomes on a device ("cpu", "cuda"); anything else is checked.
 
-    The order is that of the table in docs/models/inference.md: bfloat16 where the processor computes in it, and
-    OpenVINO where it is installed. ModelError where what is asked for is not installed or cannot run here.
+    The order is that of the table in docs/models/inference.md: bfloat16 where the processor computes in it, float16 on
+    a GPU that has it alone, and OpenVINO where it is installed. ModelError where what is asked for is not installed or
+    cannot run here.
     """
-    native = has_bfloat16(device)
     if precision == "auto":
-        precision = "bfloat16" if native and engine != "onnx" else "float32"
-    elif precision == "bfloat16" and not native:
-        raise ModelError(f"model.precision is bfloat16, but this {device} has no instructions for it; use float32.")
+        precision = "float32" if engine == "onnx" else _narrowest(device)
+    elif precision == "bfloat16" and not has_bfloat16(device):
+        others = "float32" if device == "cpu" else "float16 or float32"
+        raise ModelError(f"model.precision is bfloat16, but this {device} has no instructions for it; use {others}.")
+    elif precision == "float16" and device == "cpu":
+        raise ModelError("model.precision is float16, which only GPUs compute in; use bfloat16 or float32 on a CPU.")
     if engine == "auto":
         engine = "openvino" if device == "cpu" and not unrolled and installed("openvino") else "eager"
     _refuse(engine, precision, device, unrolled)
     return Choice(engine, precision)  # type: ignore[arg-type]
+
+
+def _narrowest(device: str) -> Precision:
+    """The fastest arithmetic that a device has; of those with 16 bits the one with the range of float32 is safer."""
+    if has_bfloat16(device):
+        return "bfloat16"
+    return "float16" if has_float16(device) else "float32"
 
 
 def _refuse(engine: str, precision: str, device: str, unrolled: bool) -> None:
@@ -106,6 +116,11 @@ def has_bfloat16(device: str) -> bool:
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+
+
+def has_float16(device: str) -> bool:
+    """Whether a device multiplies matrices of float16: GPUs since capability 7.0, whose tensor cores do."""
+    return device != "cpu" and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 0)
 
 
 def forward(network: nn.Module, choice: Choice, device: str, threads: int) -> Forward:
@@ -144,7 +159,12 @@ class OneDnn(nn.Module):
 
 
 def _eager(network: nn.Module, precision: Precision, device: str) -> Forward:
-    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    """All of the network in one arithmetic, its sums in float32 inside each convolution; answers in float32.
+
+    Autocast would come to the same: once batch norm is folded, convolutions are all that it would cast, and it would
+    cast the weights anew for every batch.
+    """
+    kind: torch.dtype = getattr(torch, precision)
     placed = network.to(device=device, dtype=kind).to(memory_format=torch.channels_last)
     if device == "cpu" and torch.backends.mkldnn.is_available():
         _to_onednn(placed)

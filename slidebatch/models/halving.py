@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from slidebatch.errors import EnvironmentFault
+from slidebatch.models.lanes import Patches, give_back
 from slidebatch.models.protocol import Card
 from slidebatch.tiling import CELL_STEP_PX, patch_grid
 
-Maps = npt.NDArray[np.uint8]
-Together = Callable[[npt.NDArray[np.float32], int], Maps]
-"""(up to n patches, n) -> their maps, computed n at a time."""
+R = TypeVar("R")
+Together = Callable[[Patches, int], R]
+"""(up to n patches, n) -> their answers, computed n at a time, or what will become them."""
 
 LOG = logging.getLogger(__name__)
 
@@ -30,18 +31,19 @@ class Halving:
         self.size, self.card = size, card
         self.halvings = 0
 
-    def run(self, patches: npt.NDArray[np.float32], together: Together) -> list[Maps]:
-        """The maps of (N, C, Y, X) patches, batch by batch, in order.
+    def run(self, patches: Patches, together: Together[R]) -> list[R]:
+        """The answers to (N, C, Y, X) patches, batch by batch, in order.
 
         EnvironmentFault where not even one patch fits: it names the largest `tiling.patch_px` that does.
         """
-        found: list[Maps] = []
+        found: list[R] = []
         done = 0
         while done < len(patches):
-            answer = _unless_full(together, patches[done : done + self.size], self.size)
+            some = patches[done : done + self.size]
+            answer = _unless_full(together, some, self.size)
             if answer is not None:
                 found.append(answer)
-                done += len(answer)
+                done += len(some)
             elif self.size > 1:
                 self._halve()
             else:
@@ -52,7 +54,7 @@ class Halving:
         self.size, self.halvings = self.size // 2, self.halvings + 1
         LOG.warning("%s: the GPU's memory ran out; the batch is now %d patches", self.card.name, self.size)
 
-    def _too_large(self, patches: npt.NDArray[np.float32], together: Together) -> str:
+    def _too_large(self, patches: Patches, together: Together[R]) -> str:
         channels, height, width = patches.shape[1:]
         found = f"one patch of {height} x {width} px does not fit the GPU's memory"
         fits_px = self._largest_px(max(height, width), channels, together)
@@ -60,7 +62,7 @@ class Halving:
             return f"{found}, nor does the smallest; run {self.card.name} on a GPU with more memory or on the CPU"
         return f"{found}; the largest that does is {fits_px}: set tiling.patch_px to {fits_px} or less and start again"
 
-    def _largest_px(self, below_px: int, channels: int, together: Together) -> int | None:
+    def _largest_px(self, below_px: int, channels: int, together: Together[R]) -> int | None:
         """The largest `patch_px` whose blank patch runs, below a side that did not; None: no patch does."""
         fits, fails = 0, below_px // CELL_STEP_PX + 1  # cells, in steps
         while fails - fits > 1:
@@ -79,12 +81,11 @@ class Halving:
         return patch_grid((cell, cell), self.card.margin_px, self.card.stride_px).patch[0]
 
 
-def _unless_full(together: Together, patches: npt.NDArray[np.float32], size: int) -> Maps | None:
-    """The maps, or None where memory ran out; then what the attempt held is given back."""
+def _unless_full(together: Together[R], patches: Patches, size: int) -> R | None:
+    """The answers, or None where memory ran out; then what the attempt held is given back."""
     try:
         return together(patches, size)
     except torch.OutOfMemoryError:
         pass
-    # Only here has the exception, and with it the frames that held tensors, gone.
-    torch.cuda.empty_cache()
+    give_back()  # only here has the exception, and with it the frames that held tensors, gone
     return None

@@ -6,7 +6,8 @@ patch lies; real networks ignore the place, oracle models live by it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -80,6 +81,55 @@ class DenseModel(Protocol):
     def maps(self, patches: npt.NDArray[np.float32], places: Sequence[Place]) -> npt.NDArray[np.uint8]:
         """(N, C, Y, X) float32 in 0..1 -> (N, K, Y, X) uint8, K = len(card.maps), 255 for probability 1."""
         ...
+
+
+class StreamingModel(DenseModel, Protocol):
+    """A dense model that computes one batch while the next is made.
+
+    halvings  how often the device's memory ran out, so that batches are smaller now
+    busy_s    seconds in which the device has computed so far
+    """
+
+    @property
+    def halvings(self) -> int: ...
+    @property
+    def busy_s(self) -> float: ...
+
+    def room(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Memory to make patches in; any thread may ask for it."""
+        ...
+
+    def stream(
+        self, batches: Iterable[tuple[npt.NDArray[np.float32], Sequence[Place]]]
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """The answers of `maps` to each batch, in order; a batch stays as it is until its answer has come."""
+        ...
+
+
+class OneByOne:
+    """Any dense model as a streaming one: each batch is answered before the next is asked for."""
+
+    halvings = 0
+
+    def __init__(self, model: DenseModel) -> None:
+        self.card, self.maps, self.busy_s = model.card, model.maps, 0.0
+
+    def room(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        return np.empty(shape, np.float32)
+
+    def stream(
+        self, batches: Iterable[tuple[npt.NDArray[np.float32], Sequence[Place]]]
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        for patches, places in batches:
+            began = time.perf_counter()
+            found = self.maps(patches, places)
+            self.busy_s += time.perf_counter() - began
+            yield found
+
+
+def streaming(model: DenseModel) -> StreamingModel:
+    """A dense model by its own way of streaming, or answering batch by batch."""
+    return model if hasattr(model, "stream") else OneByOne(model)  # type: ignore[return-value]
 
 
 class DetectionModel(Protocol):

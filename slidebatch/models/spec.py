@@ -36,10 +36,11 @@ class ModelSpec(Spec):
         description="What computes the network: PyTorch (eager), OpenVINO or ONNX Runtime; auto is OpenVINO on a "
         "CPU where it is installed, else PyTorch. Part of the fingerprint.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="Arithmetic of the network; auto is bfloat16 where the processor has it, which is twice as fast "
-        "and changes class maps by a few grey levels of 255. Part of the fingerprint.",
+        "and changes class maps by a few grey levels of 255, and float16 on GPUs that have only that. Part of the "
+        "fingerprint.",
     )
     tta: Literal["none", "flips", "d4"] = Field(
         default="none",

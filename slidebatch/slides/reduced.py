@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,10 +42,17 @@ def overview(
         part = _block_means(slide.read(box, level, channels), factor)
         out[:, y : y + part.shape[1], x : x + part.shape[2]] = part
 
-    with ThreadPoolExecutor(READERS) as readers:
-        for _ in readers.map(reduce, _blocks(shape, factor)):
-            pass
+    _all(reduce, list(_blocks(shape, factor)))
     return out, factor * slide.levels[level].step_px
+
+
+def _all(reduce: Callable[[Box], None], boxes: Sequence[Box]) -> None:
+    """Every part; a small image is one, for which no thread is started."""
+    if len(boxes) == 1:
+        return reduce(boxes[0])
+    with ThreadPoolExecutor(READERS) as readers:
+        for _ in readers.map(reduce, boxes):
+            pass
 
 
 def _level(slide: Slide, most_px: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from slidebatch.errors import ConfigError, EnvironmentFault, LeaseError
+from slidebatch.errors import ConfigError, EnvironmentFault, LeaseError, OutOfTime
 from slidebatch.lease import lease
 from slidebatch.store import disk_faults, remove, write_json
 from slidebatch.sweep import ledger as ledgers
@@ -104,17 +104,18 @@ def _brought_to_end(sweep: Sweep, point: Point) -> ledgers.Result:
 def _attempt(sweep: Sweep, point: Point, book: Ledger) -> tuple[Ledger, Worth | None, Cost]:
     """One attempt: the ledger after it, and what the point is worth, if it ended well.
 
-    A fault of the environment or of the memory leaves the ledger as a kill does: it counts as a death.
+    A fault of the environment or of the memory leaves the ledger as a kill does: it counts as a death. An interrupt and
+    a time limit that is near do not count.
     """
     ledgers.write_ledger(sweep, point, replace(book, running=True))
     with metered() as cost:
         try:
             with disk_faults():
                 worth = run_point(sweep, point)
-        except EnvironmentFault:
-            raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OutOfTime):
             ledgers.write_ledger(sweep, point, book)
+            raise
+        except EnvironmentFault:
             raise
         except Exception as error:
             return ledgers.with_failure(book, error), None, cost

@@ -7,7 +7,7 @@ crops.py      random crops                  optimise.py         optimisers, sche
 grid.py       a fixed grid of patches       loop.py, ranks.py   the loop, on one or several GPUs
 feed.py       batches, made beside it       state.py            checkpoints
 score.py      scores on held-out images     record.py           log and curves
-export.py     weights with their card
+export.py     weights with their card       limits.py           time and GPU memory
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def train(config: str, overrides: Sequence[str] = (), tell: Callable[..., None] 
         torchrun that leave the writing to the first.
     :raises ConfigError: a wrong config, an output folder that cannot be made, a training set that is missing or
         incomplete, or a checkpoint in the output folder that was made with other settings. LeaseError: another
-        training holds the output folder. EnvironmentFault: its disk is full or gone.
+        training holds the output folder. EnvironmentFault: its disk is full or gone, or the GPU's memory. OutOfTime:
+        SLIDEBATCH_DEADLINE leaves no time for another epoch.
     Broken training images are named in warnings and left out.
     """
     # Threads that spin while they wait take the cores from the process that makes crops; read as torch is loaded.

@@ -68,8 +68,14 @@ def collated(crops: Sequence[Crop]) -> Batch:
     return [torch.stack(part) if isinstance(part[0], Tensor) else list(part) for part in parts]
 
 
-def batches(crops: Source, spec: TrainSpec, steps: range, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """The batches of some steps in order. share: (rank, ranks) of a process that takes its part of each batch."""
+def batches(
+    crops: Source, spec: TrainSpec, steps: range, share: tuple[int, int] = (0, 1), pinned: bool = False
+) -> Iterator[Batch]:
+    """The batches of some steps in order.
+
+    share   (rank, ranks) of a process that takes its part of each batch
+    pinned  into memory from which a GPU fetches them by itself
+    """
     rank, ranks = share
     numbers = [range(k * spec.batch + rank, (k + 1) * spec.batch, ranks) for k in steps]
     return iter(
@@ -79,5 +85,6 @@ def batches(crops: Source, spec: TrainSpec, steps: range, share: tuple[int, int]
             collate_fn=collated,
             num_workers=spec.loaders,
             prefetch_factor=4 if spec.loaders else None,
+            pin_memory=pinned,
         )
     )

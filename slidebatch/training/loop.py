@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from slidebatch.deadline import Deadline, deadline
 from slidebatch.errors import ConfigError, SlidebatchError
 from slidebatch.models import networks
 from slidebatch.models.engines import has_bfloat16
@@ -24,6 +25,7 @@ from slidebatch.training import record
 from slidebatch.training.dataset import Example, Split, diameters_px, load, split
 from slidebatch.training.families import family
 from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
+from slidebatch.training.limits import EPOCH, SCORE, gpu_memory, refuse_late, scores_after
 from slidebatch.training.optimise import average, forget, kept, rate, rest
 from slidebatch.training.ranks import Ranks, joined
 from slidebatch.training.score import Fitted
@@ -49,13 +51,14 @@ class Told:
 
 @dataclass(frozen=True)
 class Course:
-    """What stays the same throughout: settings, processes, precision, steps of an epoch, and who listens."""
+    """What stays the same throughout: settings, processes, precision, steps of an epoch, who listens, time limit."""
 
     spec: TrainSpec
     ranks: Ranks
     precision: torch.dtype
     steps_per_epoch: int
     tell: Callable[[Told], None]
+    limit: Deadline
 
     @property
     def steps(self) -> int:
@@ -66,13 +69,15 @@ class Course:
 def run(spec: TrainSpec, tell: Callable[[Told], None] = lambda _: None) -> State:
     """Train to the last epoch, from the last checkpoint in `spec.output` if there is one.
 
-    ConfigError for wrong settings, a training set without images, or a checkpoint of other settings.
+    ConfigError for wrong settings, a training set without images, or a checkpoint of other settings. OutOfTime where
+    the environment's deadline leaves no time for another epoch: the last checkpoint is kept.
     """
+    limit = deadline(None)
     torch.set_num_threads(spec.threads)
     checkpoint = Path(spec.output) / CHECKPOINT
     parts = split(spec.data, spec.seed)
     check_network(spec)
-    with joined(spec) as ranks:
+    with gpu_memory(spec), joined(spec) as ranks:
         precision = dtype(spec.precision, ranks.device.type)
         known = spec.network.model_copy(update={"start": None}) if checkpoint.is_file() else spec.network
         state = begin(spec.model_copy(update={"network": known}), ranks.device, precision is torch.float16)
@@ -82,7 +87,7 @@ def run(spec: TrainSpec, tell: Callable[[Told], None] = lambda _: None) -> State
         if state.stopped(spec):
             tell(Told(0, 0, note=f"the training has ended after {state.epoch} epochs: its weights are written again"))
         else:
-            _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell))
+            _fit(state, spec, parts, Course(spec, ranks, precision, 0, tell, limit))
     return state
 
 
@@ -117,9 +122,9 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
     architecture = networks.architecture(spec.network.name, spec.network.settings)
     crops = source(fit, spec, architecture.channels)
     check_size(crops.size, architecture)
-    course = Course(spec, course.ranks, course.precision, steps_per_epoch(crops, spec), course.tell)
+    course = replace(course, steps_per_epoch=steps_per_epoch(crops, spec))
     left = range(state.epoch * course.steps_per_epoch, course.steps)
-    stream = batches(crops, spec, left, (course.ranks.rank, course.ranks.ranks))
+    stream = batches(crops, spec, left, (course.ranks.rank, course.ranks.ranks), course.ranks.device.type == "cuda")
     network = course.ranks.wrapped(state.network)
     course.tell(Told(left.start, course.steps, note=counted(len(fit), len(held), len(parts.excluded))))
     if state.epoch == 0 and spec.network.start is not None:
@@ -129,14 +134,26 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
         course.tell(Told(0, course.steps, row=state.rows[-1]))
     Path(spec.output).mkdir(parents=True, exist_ok=True)
     while not state.stopped(spec):
+        refuse_late(course.limit, state.epoch, spec, course.ranks)
+        began, score_s = time.perf_counter(), 0.0
         row = epoch(state, network, stream, course)
-        if state.epoch % spec.score_every == 0 or state.epoch == spec.epochs:
-            row |= scored(state, held, course)
+        if scores_after(state.epoch, spec):
+            row, score_s = _with_scores(row, state, held, course)
         state.rows.append(row)
         if course.ranks.first:
             save(Path(spec.output) / CHECKPOINT, state, spec)
             record.write(Path(spec.output), state.rows)
+        course.limit.saw(EPOCH, time.perf_counter() - began - score_s)
         course.tell(Told(state.epoch * course.steps_per_epoch, course.steps, row["loss"], row))
+
+
+def _with_scores(row: Row, state: State, held: Sequence[Example], course: Course) -> tuple[Row, float]:
+    """A row with its scores, and the seconds that these took."""
+    began = time.perf_counter()
+    row = row | scored(state, held, course)
+    score_s = time.perf_counter() - began
+    course.limit.saw(SCORE, score_s)
+    return row, score_s
 
 
 def counted(fit: int, held: int, excluded: int) -> str:

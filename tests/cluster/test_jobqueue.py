@@ -1,50 +1,67 @@
-"""Kind `slurm` on a real SLURM: a worker per job, killed jobs replaced, the same bytes."""
+"""Kind `slurm` on a real SLURM: a worker per job, killed and cancelled workers replaced, the same bytes."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import psutil
 import pytest
 
 from tests.conftest import ROOT
 from tests.support.dask_cluster import PATIENCE_S
-from tests.support.fields import touching_field
-from tests.support.runs import config, contents, run, write_slides
+from tests.support.held import Held, processes_of
+from tests.support.jobs import until
 from tests.support.slurm import Slurm
-from tests.test_kills import write_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
-def test_a_run_on_slurm_jobs(slurm: Slurm, tmp_path: Path) -> None:
-    """Two jobs as workers, one cancelled at work: the bytes of a calm run, and no job is left."""
-    rng = np.random.default_rng(61)
-    write_slides(tmp_path, {"a": touching_field((700, 620), 24, rng), "b": touching_field((200, 220), 20, rng)})
-    run(config(tmp_path, "calm"))
-    job = {"interface": "lo", "memory_gb": 4.0, "walltime_s": 1800, "queue": "short"}
-    settings = write_config(tmp_path, "out", cluster={"kind": "slurm", "workers": 2, "job": job})
-    engine = subprocess.Popen(
+def jobs(**more: Any) -> dict[str, Any]:
+    """The section `cluster` of a run whose two workers are jobs that meet on this machine."""
+    job = {"interface": "lo", "memory_gb": 2.0, "walltime_s": 1800, "queue": "short", **more}
+    return {"kind": "slurm", "workers": 2, "job": job}
+
+
+def start(slurm: Slurm, settings: Path) -> subprocess.Popen[str]:
+    """The command of a user who finds this SLURM."""
+    return subprocess.Popen(
         [sys.executable, "-m", "slidebatch", "run", str(settings)],
         cwd=ROOT,
         env={**slurm.environment, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        text=True,
     )
-    attempts, end = tmp_path / "out" / "work" / "attempts", time.monotonic() + PATIENCE_S
-    while not list(attempts.glob("infer-*.json")) and engine.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    running = slurm.tell("squeue", "--noheader", "--states=R", "--name=slidebatch", "--format=%A").split()
-    assert running, engine.communicate()[1].decode()
-    slurm.tell("scancel", running[0])
+
+
+def job_of(process: int) -> str:
+    """The job of SLURM that a process belongs to."""
+    return psutil.Process(process).environ()["SLURM_JOB_ID"]
+
+
+def test_killed_workers_and_cancelled_jobs_are_replaced(slurm: Slurm, calm: Path) -> None:
+    """SIGKILL of a worker inside a network's task: its job has another one; scancel of a job inside another task: a new
+    job takes its place. The calm run's bytes, no slide failed, and no job, process or certificate is left."""
+    held = Held(calm, "jobqueue", times=2)
+    engine = start(slurm, held.write(cluster=jobs()))
+    first, second = held.until_held(told=lambda: str(engine.poll()))
+    before = [job_of(first), job_of(second)]
+    assert before[0] != before[1]
+    os.kill(first, signal.SIGKILL)
+    reborn, same = held.until_held(2, 1)
+    assert (job_of(reborn), same) == (before[0], second)
+    slurm.tell("scancel", before[1])
+    _, third = held.until_held(2, 2)
+    assert job_of(third) not in before
+    held.open()
     _, told = engine.communicate(timeout=PATIENCE_S)
-    assert engine.returncode == 0, told.decode()
-    assert contents(tmp_path / "out") == contents(tmp_path / "calm")
-    while slurm.tell("squeue", "--noheader", "--name=slidebatch", "--format=%A") and time.monotonic() < end:
-        time.sleep(0.5)
-    assert slurm.tell("squeue", "--noheader", "--name=slidebatch", "--format=%A") == ""
-    assert os.listdir(tmp_path / "out")
+    assert engine.returncode == 0, told
+    assert held.is_calm()
+    until(lambda: slurm.tell("squeue", "--noheader", "--name=slidebatch", "--format=%A") == "")
+    assert not list(held.output.rglob("*.pem"))
+    assert not processes_of(str(held.output))

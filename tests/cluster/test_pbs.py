@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from slidebatch.sweep import array_of, open_sweep
 from tests.conftest import ROOT
 from tests.support.fake_pbs import LARGEST
 from tests.support.fields import touching_field
+from tests.support.held import Held, processes_of
 from tests.support.jobs import give, given, jobs_of, logs, submitted, until
 from tests.support.runs import config, contents, run, write_slides
 from tests.support.sweep_points import noted
@@ -22,22 +24,6 @@ from tests.support.sweeps import results, written
 from tests.test_kills import write_config
 
 SITE = ["--scheduler", "pbs", "--job", "cpus=1", "--job", f"largest_array={LARGEST}"]
-COMMAND = '#!/bin/bash\nPYTHONPATH={root} exec {python} -m tests.support.fake_pbs {name} "$@"\n'
-
-
-@pytest.fixture
-def pbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What a user's command needs to find PBS; its jobs are ended at the end."""
-    home = tmp_path_factory.mktemp("pbs")
-    (home / "bin").mkdir()
-    for name in ("qsub", "qstat", "qdel"):
-        (home / "bin" / name).write_text(COMMAND.format(root=ROOT, python=sys.executable, name=name))
-        (home / "bin" / name).chmod(0o755)
-    told = {**os.environ, "FAKE_PBS": str(home), "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "LEAK": "yes"}
-    yield told
-    for folder in home.glob("[0-9]*"):
-        subprocess.run([home / "bin" / "qdel", folder.name], env=told, capture_output=True)
-    until(lambda: all((folder / "over").exists() for folder in home.glob("[0-9]*")))
 
 
 def ended(environment: dict[str, str], output: Path) -> None:
@@ -63,6 +49,51 @@ def test_a_run_is_given_to_qsub(pbs, tmp_path):
     assert contents(output) == contents(place / "calm"), logs(output)
     assert "LEAK=, 1" in logs(output)
     assert [p.name for p in jobs_of(output).glob("run-1.*")] == ["run-1.fake.log"]
+
+
+def test_two_nodes_of_pbs_and_a_killed_worker(pbs: dict[str, str], calm: Path) -> None:
+    """pbsdsh gives what it starts nothing of the script's environment and another folder; the workers of both nodes
+    have them all the same, work, and survive SIGKILL of one inside a network's task: the calm run's bytes, and nothing
+    of the job is left."""
+    held = Held(calm, "pbs-nodes")
+    more = ["--job", "nodes=2", "--job", "setup=['umask 027', 'export KEPT=\"a b\"']"]
+    give(pbs, "submit", held.write(), *SITE, *more)
+    victim, other = held.until_held(told=lambda: logs(held.output))
+    found = [psutil.Process(process).environ() for process in (victim, other)]
+    assert {one["PBS_NODENUM"] for one in found} == {"0", "1"}
+    assert [(one["KEPT"], one["OMP_NUM_THREADS"]) for one in found] == [("a b", "1")] * 2
+    assert psutil.Process(victim).cwd() == psutil.Process(other).cwd() == str(ROOT)
+    scratch = [psutil.Process(process).parent().cmdline()[-1] for process in (victim, other)]
+    assert {Path(folder).name for folder in scratch} == {"tmp.single.0", "tmp.single.1"}
+    os.kill(victim, signal.SIGKILL)
+    held.open()
+    ended(pbs, held.output)
+    assert held.is_calm(), logs(held.output)
+    assert (held.output / "work" / "receipts").stat().st_mode & 0o777 == 0o750
+    until(lambda: not processes_of(str(jobs_of(held.output))))
+    left = {p.name for p in jobs_of(held.output).iterdir()}
+    assert left == {"run-0001.sh", "submitted.jsonl", "run-1.fake.log", "slidebatch-test.o1"}
+
+
+def test_an_array_of_workers_meets_under_pbs(pbs: dict[str, str], calm: Path) -> None:
+    """Two jobs of an array meet, each with its own deadline; qdel of the second inside a network's task costs nothing
+    but that task: the calm run's bytes."""
+    held = Held(calm, "pbs-array")
+    wishes = ["--template", "workers", "--job", "workers=2", "--job", "walltime=01:00:00"]
+    before = int(time.time())
+    give(pbs, "submit", held.write(), *SITE, *wishes)
+    both = held.until_held(told=lambda: logs(held.output))
+    found = [psutil.Process(process).environ() for process in both]
+    assert sorted(one["PBS_ARRAY_INDEX"] for one in found) == ["0", "1"]
+    assert all(before <= int(one["SLIDEBATCH_DEADLINE"]) - 3600 <= time.time() for one in found)
+    victim = both[[one["PBS_ARRAY_INDEX"] for one in found].index("1")]
+    assert asked(pbs, "qdel", "1[1].fake") == 0
+    until(lambda: not psutil.pid_exists(victim))
+    held.open()
+    ended(pbs, held.output)
+    assert held.is_calm(), logs(held.output)
+    until(lambda: not processes_of(str(jobs_of(held.output))))
+    assert not list(jobs_of(held.output).glob("meet-*[0-9]"))
 
 
 def test_an_array_is_split_and_its_last_job_stands_alone(pbs, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -70,45 +69,6 @@ def test_a_run_of_an_awkward_name(slurm, tmp_path):
     assert not [*tmp_path.rglob("gotcha"), *ROOT.glob("gotcha")]
 
 
-def test_the_walltime_kills_and_the_same_command_resumes(slurm, tmp_path):
-    """A job that outlives its time limit is ended by SLURM; submitted again, it gives the undisturbed result. The
-    engine was told that end to the second."""
-    write_slides(tmp_path, {"a": touching_field((300, 200), 24, np.random.default_rng(6))})
-    run(config(tmp_path, "calm"))
-    gate = tmp_path / "gate"
-    truth = {"truth": str(tmp_path / "truth"), "counts": str(tmp_path / "counts"), "gate": str(gate)}
-    faulty = {"name": "tests.support.faulty_oracle", "settings": {**truth, "schedule": {"a:64:0": ["hold"]}}}
-    settings, output = write_config(tmp_path, "there", model=faulty), tmp_path / "there"
-    limit = ["--job", "walltime=00:01:00", "--job", "grace_s=0", "--job", 'setup=["echo $SLIDEBATCH_DEADLINE"]']
-    give(slurm.environment, "submit", settings, *SITE, *limit)
-    job = submitted(output)[0]["job"]
-    until(lambda: states(slurm, job)[job] == "RUNNING", told=lambda: str(states(slurm, job)))
-    end = slurm.tell("squeue", "--noheader", "--jobs", job, "--format=%e")
-    assert list(ended(slurm, output)[0].values()) == ["TIMEOUT"], logs(output)
-    assert logs(output).split()[1] == str(int(datetime.fromisoformat(end).timestamp()))
-    assert "interrupted" in give(slurm.environment, "status", output)
-    gate.touch()
-    give(slurm.environment, "submit", settings, *SITE)
-    assert list(ended(slurm, output)[1].values()) == ["COMPLETED"], logs(output)
-    assert contents(output) == contents(tmp_path / "calm")
-
-
-def test_slurm_asks_before_the_walltime_and_the_engine_stops_resumable(slurm, tmp_path):
-    """With a time of grace the engine is asked to stop before the limit, and says that it can be resumed."""
-    config_file = written(tmp_path, 2, set={"held": 1})
-    limit = ["--job", "walltime=00:01:00", "--job", "grace_s=20"]
-    give(slurm.environment, "sweep", config_file, *SITE, *limit, "--submit")
-    output = tmp_path / "sweep"
-    states_then = ended(slurm, output)[0]
-    assert list(states_then.values()) == ["FAILED"], logs(output)  # status 130, not TIMEOUT
-    assert "give the same command again to resume" in logs(output)
-    (tmp_path / "gate").touch()
-    give(slurm.environment, "sweep", config_file, *SITE, "--resume", "--submit")
-    ended(slurm, output)
-    found = results(open_sweep(output))
-    assert [found[i]["deaths"] for i in range(2)] == [0, 0]
-
-
 # Sweeps
 
 
@@ -136,7 +96,9 @@ def test_half_of_an_array_is_cancelled_and_resume_gives_what_is_missing(slurm, t
     assert [after[i]["metrics"]["square"] for i in range(12)] == [i * i for i in range(12)]
     assert len(list((output / "results").iterdir())) == 12
     assert all(after[i] == result for i, result in before.items())
-    assert sorted(noted(tmp_path / "log", "end")) == list(range(12))
+    ends = noted(tmp_path / "log", "end")  # a job that is cancelled may have done its point and not written it down
+    assert set(ends) == set(range(12))
+    assert [ends.count(i) for i in before] == [1] * len(before)
     assert "all 12 jobs are finished" in give(slurm.environment, "sweep", config_file, *SITE, "--resume", "--submit")
     assert len(submitted(output)) == 3 + len({i // LARGEST for i in missing})
 

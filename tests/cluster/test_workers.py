@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import socket
 import ssl
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster.test_slurm import SITE, ended, states
 from tests.conftest import ROOT
+from tests.support.held import Held, processes_of, processes_with
 from tests.support.jobs import give, jobs_of, logs, submitted, until
+from tests.support.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -78,7 +83,8 @@ def test_workers_of_an_array_meet(slurm, tmp_path, site, status):
     until(told.exists, seconds=900, told=lambda: f"{states(slurm, job)} {logs(output)}")
     found = json.loads(told.read_text())
     run = ["-m", "slidebatch", "run", f"{ROOT}/conf/plate.yaml", *sets]
-    assert found["words"] == [*run, "--cluster", f"{meet}/scheduler.json"]
+    waits = ["--set", "cluster.wait_s=600"]
+    assert found["words"] == [*run, *waits, "--cluster", f"{meet}/scheduler.json"]
     assert [number for number, _ in found["jobs"]] == ["0", "1", "2"]
     assert found["total"] == sum(x * x for x in range(20))
     assert found["address"].startswith("tls://")
@@ -100,3 +106,57 @@ def test_who_comes_after_the_end_leaves_at_once(slurm, tmp_path, site):
     give(slurm.environment, "submit", "conf/plate.yaml", "--set", f"output.path={output}", *site, *one_by_one)
     assert set(ended(slurm, output)[0].values()) == {"COMPLETED"}, logs(output)
     assert "the run has ended: nothing to do" in logs(output)
+
+
+def member_of(process: int) -> str:
+    """The number of the job in its array that a process belongs to."""
+    return psutil.Process(process).environ()["SLURM_ARRAY_TASK_ID"]
+
+
+def test_the_engine_on_an_array_survives_a_kill_and_a_cancelled_job(slurm: Slurm, calm: Path) -> None:
+    """Workers of two jobs work on the run; SIGKILL of a worker inside a network's task, then scancel of the other job
+    inside another: its own job's new worker takes both, with the calm run's bytes; nothing of the array is left."""
+    held = Held(calm, "array", times=2)
+    template = ["--template", "workers", "--job", "workers=2"]
+    give(slurm.environment, "submit", held.write(), *SITE, *template)
+    output, job = held.output, submitted(held.output)[0]["job"]
+    both = held.until_held(told=lambda: logs(output))
+    assert sorted(map(member_of, both)) == ["0", "1"]
+    task = [member_of(process) for process in both].index("0")
+    os.kill(both[task], signal.SIGKILL)
+    again = held.until_held(*[2 if n == task else 1 for n in (0, 1)], told=lambda: logs(output))
+    assert again[task] != both[task]
+    assert (member_of(again[task]), again[1 - task]) == ("0", both[1 - task])
+    slurm.tell("scancel", f"{job}_1")
+    until(lambda: not psutil.pid_exists(both[1 - task]))
+    held.open()
+    assert ended(slurm, output)[0] == {f"{job}_0": "COMPLETED", f"{job}_1": "CANCELLED"}, logs(output)
+    assert held.is_calm(), logs(output)
+    until(lambda: not processes_of(str(jobs_of(output))))
+    names = [f"workers-{job}_{member}.log" for member in (0, 1)]
+    assert {p.name for p in jobs_of(output).iterdir()} == {
+        "workers-0001.sh",
+        "submitted.jsonl",
+        f"meet-{job}.over",
+        *names,
+    }
+
+
+def test_a_lost_first_job_ends_the_others_and_the_same_array_resumes(slurm: Slurm, calm: Path) -> None:
+    """SIGKILL of everything in the first job, as when its node is lost: the workers of the other job leave by
+    themselves, and the same array again goes on to the calm run's bytes."""
+    held = Held(calm, "lost")
+    template = ["--template", "workers", "--job", "workers=2"]
+    give(slurm.environment, "submit", held.write(), *SITE, *template)
+    output, job = held.output, submitted(held.output)[0]["job"]
+    both = held.until_held(told=lambda: logs(output))
+    ours = slurm.environment["SLURM_CONF"]
+    for process in processes_with(SLURM_CONF=ours, SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID="0"):
+        process.kill()
+    ends = ended(slurm, output)[0]
+    assert ends[f"{job}_0"] in ("FAILED", "NODE_FAIL"), ends
+    assert not any(map(psutil.pid_exists, both))
+    held.open()
+    give(slurm.environment, "submit", held.folder / "lost.yaml", *SITE, *template)
+    assert set(ended(slurm, output)[1].values()) == {"COMPLETED"}, logs(output)
+    assert held.is_calm()

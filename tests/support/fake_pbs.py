@@ -1,10 +1,15 @@
-"""A stand-in for OpenPBS: `qsub`, `qstat` and `qdel` on PATH that refuse what OpenPBS refuses and run what it runs.
+"""A stand-in for OpenPBS: `qsub`, `qstat`, `qdel` and `pbsdsh` that refuse what OpenPBS refuses and run what it runs.
 
 What it takes from OpenPBS 23 (User's Guide, qsub(1B), qstat(1B)): directives end at the first line of the script that
 is no comment; -J wants X-Y with X < Y and no lists, and no more jobs than max_array_size; names, memory, times and
 queues are checked; the submitter's environment does not travel; jobs start in the home folder, with their output
 kept away until they end; SIGTERM at the time limit, SIGKILL later; a job that has ended is unknown to qstat, one of
 an array is there in state X until the whole array has ended. Each job is run by a process of its own, without a server.
+
+What `pbsdsh` takes from OpenPBS's source (pbsdsh.c, start_exec.c): it starts its program once for each chunk of the
+job, in a session of its own, in the home folder, with the job's environment and umask as PBS made them, whatever the
+script has set since; what programs print goes where the job's own output goes; asked to stop, it hands the signal on
+and leaves at once; when the job's script ends, what it started is killed.
 """
 
 from __future__ import annotations
@@ -16,7 +21,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,12 +43,13 @@ CHECKS = {
 RESOURCES = {
     "walltime": r"\d+:[0-5]\d:[0-5]\d",
     "select": r"\d+(:(ncpus|ngpus|mpiprocs)=\d+|:mem=\d+([kmgt]?[bw])|:gpu_model=\w+)*",
+    "place": r"(free|pack|scatter|vscatter)(:(excl|exclhost|shared))?",
 }
 
 
 def main(command: str, arguments: list[str]) -> int:
     """One of the commands; its exit status."""
-    return {"qsub": qsub, "qstat": qstat, "qdel": qdel, "run": run}[command](arguments)
+    return {"qsub": qsub, "qstat": qstat, "qdel": qdel, "run": run, "pbsdsh": pbsdsh}[command](arguments)
 
 
 def home() -> Path:
@@ -159,23 +166,60 @@ def _cancelled(folder: Path, among: list[str]) -> list[str]:
     return [index for index in among if (folder / f"cancel.{index}").exists()]
 
 
-def _begin(folder: Path, index: str) -> subprocess.Popen[bytes]:
+def _begin(folder: Path, index: str, command: Sequence[str] = (), node: int = 0) -> subprocess.Popen[bytes]:
+    """Start the script of a job, or another command of it on one of its nodes, as PBS starts either."""
     alone = index == "single"
+    cores = re.search(r"ncpus=(\d+)", (folder / "select").read_text())
+    scratch = folder / f"tmp.{index}.{node}"
+    scratch.mkdir(exist_ok=True)
     told = {
         "HOME": str(home()),
         "PATH": f"{home() / 'bin'}:/usr/bin:/bin",
         "FAKE_PBS": str(home()),
+        "TMPDIR": str(scratch),
+        "OMP_NUM_THREADS": cores[1] if cores else "1",
+        "PBS_ENVIRONMENT": "PBS_BATCH",
+        "PBS_NODENUM": str(node),
         "PBS_JOBID": f"{folder.name}.fake" if alone else f"{folder.name}[{index}].fake",
         "PBS_JOBNAME": (folder / "-N").read_text(),
         "PBS_O_WORKDIR": (folder / "workdir").read_text(),
         **({} if alone else {"PBS_ARRAY_INDEX": index, "PBS_ARRAY_ID": f"{folder.name}[].fake"}),
     }
-    out = open(folder / f"out.{index}", "wb")  # noqa: SIM115  (the job's until it ends)
-    with out:
+    with open(folder / f"out.{index}", "ab") as out:
         return subprocess.Popen(
-            ["/bin/bash", str(folder / "script")], cwd=home(), env=told, stdin=subprocess.DEVNULL, stdout=out,
-            stderr=out, start_new_session=True,
+            command or ["/bin/bash", str(folder / "script")], cwd=home(), env=told, stdin=subprocess.DEVNULL,
+            stdout=out, stderr=out, start_new_session=True, umask=0o077,
         )  # fmt: skip
+
+
+def pbsdsh(arguments: list[str]) -> int:
+    """Start a program once for each chunk of the job in which this is called, and wait for all."""
+    if "PBS_ENVIRONMENT" not in os.environ:
+        fail("pbsdsh: not executing under PBS", 1)
+    if arguments[:1] != ["--"] or len(arguments) < 2:
+        fail("Usage: pbsdsh [-c copies][-s][-v][-o] -- program [args...]", 1)
+    job, index = _find(os.environ["PBS_JOBID"])
+    chunks = int((job / "select").read_text().split(":")[0])
+    started = [_begin(job, index or "single", arguments[1:], node) for node in range(chunks)]
+    (job / f"tasks.{index or 'single'}").write_text(" ".join(str(task.pid) for task in started))
+
+    def hand_on(number: int, _: object) -> NoReturn:
+        for task in started:
+            _signal(task.pid, signal.Signals(number))
+        os._exit(1)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, hand_on)
+    for node, task in enumerate(started):
+        if status := task.wait():
+            sys.stdout.write(f"pbsdsh: task {node:#010x} exit status {status}\n")
+    return 0
+
+
+def _signal(session: int, number: signal.Signals) -> None:
+    """Signal the processes of a session, those of groups that an interactive shell would make left out."""
+    with suppress(ProcessLookupError):
+        os.killpg(session, number)
 
 
 def _limit(folder: Path, index: str, process: subprocess.Popen[bytes], ran_s: float) -> None:
@@ -186,13 +230,19 @@ def _limit(folder: Path, index: str, process: subprocess.Popen[bytes], ran_s: fl
         asked.touch()
     if asked.exists():
         late = time.time() - asked.stat().st_mtime > KILL_DELAY_S
-        try:
-            os.killpg(process.pid, signal.SIGKILL if late else signal.SIGTERM)
-        except ProcessLookupError:
-            return
+        for session in (process.pid, *_tasks(folder, index)):
+            _signal(session, signal.SIGKILL if late else signal.SIGTERM)
+
+
+def _tasks(folder: Path, index: str) -> list[int]:
+    """What pbsdsh has started for a job."""
+    noted = folder / f"tasks.{index}"
+    return [int(word) for word in noted.read_text().split()] if noted.exists() else []
 
 
 def _end(folder: Path, index: str) -> None:
+    for session in _tasks(folder, index):
+        _signal(session, signal.SIGKILL)
     (folder / f"state.{index}").write_text("X")
     name = (folder / "-N").read_text() + f".o{folder.name}" + ("" if index == "single" else f".{index}")
     Path((folder / "workdir").read_text(), name).write_bytes((folder / f"out.{index}").read_bytes())

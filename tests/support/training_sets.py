@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "score_every": 2,
     "threads": 1,
     "loaders": 0,
+    "device": "cpu",
     "precision": "float32",
 }
 """A training of a second."""
