@@ -137,13 +137,29 @@ def write_plain(path: Path, shape: tuple[int, int]) -> Path:
 def dsb_mosaic(side_px: int, most: int = 400) -> Pixels:
     """Images of the 2018 Data Science Bowl laid side by side into (side, side, 3) uint8, in order of their ids."""
     out = np.zeros((side_px, side_px, 3), np.uint8)
+    for name, place in _dsb_places(side_px, most):
+        out[place] = np.asarray(Image.open(data_folder() / "dsb2018" / "images" / f"{name}.png").convert("RGB"))
+    return out
+
+
+def dsb_labels(side_px: int, most: int = 400) -> npt.NDArray[np.uint32]:
+    """The true nuclei of `dsb_mosaic` (side, side), each with a label of its own, 0 = background."""
+    out, top = np.zeros((side_px, side_px), np.uint32), 0
+    for name, place in _dsb_places(side_px, most):
+        labels = np.asarray(Image.open(data_folder() / "dsb2018" / "labels" / f"{name}.png")).astype(np.uint32)
+        out[place] = np.where(labels > 0, labels + top, 0)
+        top += int(labels.max())
+    return out
+
+
+def _dsb_places(side_px: int, most: int) -> Iterator[tuple[str, tuple[slice, slice]]]:
+    """Names of images and where each lies in the mosaic: in rows, from left to right."""
     y = x = row_px = 0
     for path in sorted((data_folder() / "dsb2018" / "images").glob("*.png"))[:most]:
-        image = np.asarray(Image.open(path).convert("RGB"))
-        if x + image.shape[1] > side_px:
+        width, height = Image.open(path).size
+        if x + width > side_px:
             y, x, row_px = y + row_px, 0, 0
-        if y + image.shape[0] > side_px or image.shape[1] > side_px:
+        if y + height > side_px or width > side_px:
             continue
-        out[y : y + image.shape[0], x : x + image.shape[1]] = image
-        x, row_px = x + image.shape[1], max(row_px, image.shape[0])
-    return out
+        yield path.stem, (slice(y, y + height), slice(x, x + width))
+        x, row_px = x + width, max(row_px, height)

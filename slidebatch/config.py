@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from slidebatch.assay import AssaySpec
 from slidebatch.config_faults import faults
 from slidebatch.decode import DecodeSpec
 from slidebatch.errors import ConfigError
 from slidebatch.executors.spec import ClusterSpec
+from slidebatch.measurements import MeasureSpec
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import NormaliseSpec
 from slidebatch.shipped import find_config
@@ -35,10 +37,12 @@ SHORTHAND = {("model",): "name"}
 
 EXCLUDES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("input", "path"): ("sample", "manifest"),
-    ("input", "sample"): ("path", "manifest", "pattern", "preset"),
-    ("input", "manifest"): ("path", "sample", "pattern", "preset"),
-    ("input", "pattern"): ("preset",),
-    ("input", "preset"): ("pattern",),
+    ("input", "sample"): ("path", "manifest", "pattern", "preset", "channel_names"),
+    ("input", "manifest"): ("path", "sample", "pattern", "preset", "channel_names"),
+    ("input", "pattern"): ("preset", "channel_names"),
+    ("input", "preset"): ("pattern", "channel_names"),
+    ("measure", "ring_px"): ("ring_um",),
+    ("measure", "ring_um"): ("ring_px",),
     ("cluster", "address"): ("scheduler_file",),
     ("cluster", "scheduler_file"): ("address",),
 }
@@ -60,6 +64,8 @@ class RunConfig(Spec):
     tissue: TissueSpec = Field(default_factory=_defaults(TissueSpec), description="Which parts of a slide hold tissue.")
     tiling: TilingSpec = Field(default_factory=_defaults(TilingSpec), description="How slides are cut.")
     decode: DecodeSpec = Field(default_factory=_defaults(DecodeSpec), description="How maps become nuclei.")
+    measure: MeasureSpec = Field(default_factory=_defaults(MeasureSpec), description="What is measured of nuclei.")
+    assay: AssaySpec = Field(default_factory=_defaults(AssaySpec), description="How a plate is judged as an assay.")
     output: OutputSpec = Field(description="Where results go.")
     cluster: ClusterSpec = Field(default_factory=_defaults(ClusterSpec), description="Where the run runs.")
 

@@ -11,6 +11,7 @@ import platform
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
             **{p: importlib.metadata.version(p) for p in PACKAGES},
         },
         "computed": _computed(job),
+        "seams": {"core_px": job.plan.tiles.core_px, "cell_px": list(job.plan.patches.cell)},
         "digests": {"model": job.plan.card.digest, "plan": digest((job.work / "plan.json").read_text())},
         "slides": slides,
     }
@@ -74,6 +76,8 @@ def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any
         "column": slide.source.column,
         "field": slide.source.field,
         "source": [f.path for f in slide.source.files],
+        "files": [asdict(f) for f in slide.source.files],
+        "z": job.plan.z,
         "facts": dict(slide.source.facts),
         "channels": list(slide.names),
         "mpp": slide.mpp,

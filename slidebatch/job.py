@@ -29,6 +29,7 @@ from slidebatch.plan import (
     Task,
     decode_print,
     infer_print,
+    measure_print,
     paint_print,
     prepare_print,
     read_normalisation,
@@ -46,6 +47,7 @@ PRINTS: dict[str, Print] = {
     "maps": infer_print,
     "infer": infer_print,
     "decode": decode_print,
+    **dict.fromkeys(("measure", "table"), measure_print),
 }
 """What the results of stages depend on; those of all others on `paint_print`."""
 

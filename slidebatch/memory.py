@@ -22,8 +22,14 @@ GPU_BASE = 2_500_000_000
 NUCLEUS = 40
 """Bytes per nucleus of a slide that the seam stage holds."""
 
-ROW = 100
-"""Bytes of a row of the table of nuclei."""
+ROW = 80
+"""Bytes of a row of the table of nuclei without what is measured; each measured column takes 4 more."""
+
+NEIGHBOUR = 64
+"""Bytes per nucleus of a slide while nearest neighbours are looked up: places, their tree, distances."""
+
+TALLY = 600
+"""Bytes per nucleus of a region while it is measured, and 100 for each channel: sums, and the rows of its box."""
 
 MASKED = 160
 """Bytes per nucleus whose mask is held too, with the columns and temporary copies."""
@@ -92,11 +98,16 @@ def paint_bytes(region_px: int, image_bytes_per_px: int) -> int:
     return region_px * (4 * 3 + 4 * image_bytes_per_px)
 
 
-def table_bytes(nuclei: int) -> int:
-    """A slide's table of nuclei: its parts, put together, sorted, and encoded."""
-    return 3 * nuclei * ROW
+def table_bytes(nuclei: int, band_nuclei: int, columns: int) -> int:
+    """Rows of a band of regions: parts, put together, sorted, and encoded; places of all nuclei of the slide."""
+    return 4 * band_nuclei * (ROW + 4 * columns) + nuclei * NEIGHBOUR
 
 
-def measure_bytes(region_px: int, image_bytes_per_px: int) -> int:
-    """Labels and image of a region, with what reading them takes."""
-    return region_px * (4 * 2 + 2 * image_bytes_per_px)
+def measure_bytes(band_px: int, image_bytes_per_px: int, nuclei: int, channels: int) -> int:
+    """Labels and image of a band of rows, with copies and whose pixel is whose; sums of a region's nuclei."""
+    return band_px * (4 * 3 + 4 * 2 + 2 + 3 * image_bytes_per_px) + nuclei * (TALLY + 100 * channels)
+
+
+def kept_bytes(region_px: int, image_bytes_per_px: int) -> int:
+    """Every value of a region's nuclei and rings with its nucleus, twice for the channel that is being sorted."""
+    return region_px * (4 + 2 * image_bytes_per_px)

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 
 from slidebatch.decode import DecodeSpec
 from slidebatch.geometry import Box, whole
+from slidebatch.measurements import Recipe
 from slidebatch.models.protocol import Card
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import NormaliseSpec
@@ -55,6 +56,10 @@ GPU_BUNDLE_PX = 128e6
 """Pixels fed that blocks share a task up to on a GPU: enough for several full batches, so that it seldom waits."""
 
 
+NOTHING = Recipe((), ())
+"""What plans of earlier versions say of measurements; they are still read, for their class maps."""
+
+
 @dataclass(frozen=True)
 class SlidePlan:
     """One slide (or field) of the plan. Shapes and boxes are in pixels of its grid.
@@ -67,6 +72,8 @@ class SlidePlan:
     labels     group of the label image inside labels.zarr
     image      group of the image's copy inside labels.zarr, or None
     regions    GeoJSON file that restricts the slide, or None; `regions_digest` of its content
+    measured   indices of the channels whose intensities are measured
+    recipe     what is measured of its nuclei
     """
 
     source: Source
@@ -83,6 +90,8 @@ class SlidePlan:
     image: str | None
     regions: str | None
     regions_digest: str | None
+    measured: tuple[int, ...] = ()
+    recipe: Recipe = NOTHING
 
     @property
     def slide(self) -> str:
@@ -264,9 +273,14 @@ def decode_print(plan: Plan, slide: SlidePlan, window: object) -> str:
 
 
 def paint_print(plan: Plan, slide: SlidePlan, window: object) -> str:
-    """Fingerprint of a slide's label image and table."""
+    """Fingerprint of a slide's label image, and of its image's copy."""
     stored = (plan.output.chunk_px, plan.output.shard_px, slide.labels, slide.image, slide.mpp, slide.names)
     return digest(decode_print(plan, slide, window), stored)
+
+
+def measure_print(plan: Plan, slide: SlidePlan, window: object) -> str:
+    """Fingerprint of a slide's table of nuclei, and so of all its results."""
+    return digest(paint_print(plan, slide, window), slide.measured, asdict(slide.recipe))
 
 
 def read_normalisation(work: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Nothing is written here but the sample images, if those are the input.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,14 +16,15 @@ from slidebatch import models, sources
 from slidebatch.config import RunConfig
 from slidebatch.devices import place
 from slidebatch.errors import ConfigError, InputError, PlanError
+from slidebatch.measurements import MeasureSpec, Recipe, column_names, recipe
 from slidebatch.models.protocol import Card
 from slidebatch.patches import choose_cell, margin_px
 from slidebatch.plan import Plan, SlidePlan
 from slidebatch.regions import read_regions
 from slidebatch.sample import write_sample
-from slidebatch.slides import Slide, open_slide, pick_grid
+from slidebatch.slides import Grid, Slide, open_slide, pick_grid
 from slidebatch.slides.source import Source
-from slidebatch.sources import Fault, Found, InputSpec
+from slidebatch.sources import Channels, Fault, Found, InputSpec
 from slidebatch.store import digest
 from slidebatch.tiling import Shape, patch_grid, tile_grid
 
@@ -186,7 +188,10 @@ class Wanted:
 def _slide_plan(wanted: Wanted, slide: Slide) -> SlidePlan:
     """One input as planned. InputError where it does not fit the network."""
     source, config, spec, card, plate = slide.source, wanted.config, wanted.spec, wanted.card, wanted.plate
-    channels = _channels(spec, card, slide)
+    there = sources.called(slide.channels, spec.channel_names)
+    channels = _channels(spec, card, slide, there)
+    grid = pick_grid(slide, card.mpp, spec.scale, source.slide)
+    measured, recipe = _measured(config.measure, slide, there, grid)
     copied = config.output.image == "copy" or (config.output.image == "auto" and plate)
     base = _plate_path(source, wanted.several) if plate else source.slide
     regions = sources.regions_path(spec, source.slide)
@@ -196,9 +201,9 @@ def _slide_plan(wanted: Wanted, slide: Slide) -> SlidePlan:
     return SlidePlan(
         source=source,
         digest=file_digest(Path(f.path) / f.inner if f.inner else Path(f.path) for f in source.files),
-        grid=pick_grid(slide, card.mpp, spec.scale, source.slide),
+        grid=grid,
         channels=channels,
-        names=tuple(slide.channels),
+        names=there.names,
         rgb=slide.rgb and len(channels) == 3,
         dtype=str(slide.dtype),
         mpp=slide.mpp,
@@ -208,19 +213,36 @@ def _slide_plan(wanted: Wanted, slide: Slide) -> SlidePlan:
         image=base if copied else None,
         regions=regions,
         regions_digest=None if regions is None else digest(Path(regions).read_text()),
+        measured=measured,
+        recipe=recipe,
     )
 
 
-def _channels(spec: InputSpec, card: Card, slide: Slide) -> tuple[int, ...]:
+def _measured(spec: MeasureSpec, slide: Slide, there: Channels, grid: Grid) -> tuple[tuple[int, ...], Recipe]:
+    """Which channels of an image are measured, and how. ConfigError where two columns would have one name."""
+    measured = there.choose(spec.channels, "measure.channels")
+    mpp = None if slide.mpp is None else slide.mpp / grid.scale
+    how = recipe(spec, slide.source.slide, [there.names[c] for c in measured], slide.rgb, mpp)
+    columns = Counter(column_names(how))
+    twice = [name for name, times in columns.items() if times > 1]
+    if twice:
+        raise ConfigError(
+            f"{slide.source.slide}: two measurements would be the column {twice[0]}; "
+            "give its channels other names by input.channel_names"
+        )
+    return measured, how
+
+
+def _channels(spec: InputSpec, card: Card, slide: Slide, there: Channels) -> tuple[int, ...]:
     """Indices of the channels for the network: those asked for, or all if there are as many as it takes."""
     if spec.channels is not None:
-        chosen = sources.choose(slide.channels, spec.channels)
+        chosen = there.choose(spec.channels)
     elif len(slide.channels) in {1, card.channels} and (slide.rgb or len(slide.channels) == 1):
         chosen = tuple(range(len(slide.channels)))
     else:
         raise ConfigError(
-            f"{slide.source.slide} has the channels {', '.join(slide.channels)}; say which of them shows the "
-            f"nuclei, as in --set 'input.channels=[{slide.channels[-1]}]'"
+            f"{slide.source.slide} has the channels {', '.join(there.names)}; say which of them shows the "
+            f"nuclei, as in --set 'input.channels=[{there.names[-1]}]'"
         )
     if len(chosen) not in {1, card.channels}:
         raise ConfigError(

@@ -11,6 +11,8 @@ import numpy as np
 from slidebatch import memory
 from slidebatch.errors import PlanError
 from slidebatch.executors.room import Room
+from slidebatch.measure import band_rows
+from slidebatch.measurements import column_names
 from slidebatch.overlaps import overlaps
 from slidebatch.plan import Plan, SlidePlan, level_shape
 from slidebatch.tiling import fed_px, grid_shape
@@ -21,7 +23,7 @@ NUCLEUS_PX = 600
 """Pixels of slide per nucleus: 6,700 nuclei per mm2 at 0.5 um per pixel, over a whole slide."""
 
 NUCLEUS_ON_DISK = 350
-"""Bytes of shards, seam table and table rows per nucleus."""
+"""Bytes of shards, seam table and table rows per nucleus, without what is measured."""
 
 MAPS_SHARE, LABELS_SHARE, IMAGE_SHARE = 0.5, 0.08, 0.9
 """Stored bytes per raw byte of class maps, labels and images, at the wrong end of what was seen."""
@@ -125,8 +127,22 @@ def _worker(plan: Plan) -> memory.Projection:
         decode=memory.decode_bytes(tile_px, layers),
         seams=memory.seams_bytes(nuclei, int(nuclei * near)),
         paint=memory.paint_bytes(region_px, image if largest.image else 0) + nuclei * memory.NUCLEUS // 4,
-        measure=max(memory.measure_bytes(region_px, image) + nuclei * memory.NUCLEUS, memory.table_bytes(nuclei)),
+        measure=max(_measure(plan, s) for s in plan.slides),
     )
+
+
+def _measure(plan: Plan, slide: SlidePlan) -> int:
+    """Bytes of measuring a region of a slide, or of putting its table together."""
+    pixels, side = slide.shape[0] * slide.shape[1], plan.output.shard_px
+    how, image = slide.recipe, len(slide.names) * np.dtype(slide.dtype).itemsize
+    region_px = min(side * side, pixels)
+    width = min(side + 2 * (plan.largest_px + 2 * how.reach_px), slide.shape[1])
+    band_px = min((band_rows(plan.output) + 2 * how.halo_px) * width, pixels)
+    measured = memory.measure_bytes(band_px, image, region_px // NUCLEUS_PX, len(how.names))
+    kept = memory.kept_bytes(region_px, image) if how.percentiles and how.values else 0
+    nuclei, band = pixels // NUCLEUS_PX, min(side * slide.shape[1], pixels) // NUCLEUS_PX
+    table = memory.table_bytes(nuclei, band, len(column_names(how)))
+    return max(measured + kept + nuclei * memory.NUCLEUS, table)
 
 
 def _infer_bytes(plan: Plan, layers: int, patch_px: int, block_px: int) -> int:
@@ -144,7 +160,8 @@ def _disk(plan: Plan, slide: SlidePlan) -> int:
     image = len(slide.names) * np.dtype(slide.dtype).itemsize * IMAGE_SHARE if slide.image else 0
     labels = 4 * LABELS_SHARE
     maps = len(plan.card.maps) * MAPS_SHARE
-    return int(pixels * (maps + (labels + image) * 4 / 3 + NUCLEUS_ON_DISK / NUCLEUS_PX / 4))
+    nucleus = NUCLEUS_ON_DISK + 4 * len(column_names(slide.recipe))
+    return int(pixels * (maps + (labels + image) * 4 / 3 + nucleus / NUCLEUS_PX / 4))
 
 
 def _files(plan: Plan, slide: SlidePlan) -> int:

@@ -106,7 +106,9 @@ def _guarded(results: Results, entry: dict[str, Any]) -> list[str]:
 
 def _slide_faults(results: Results, entry: dict[str, Any]) -> Iterator[str]:
     slide = entry["slide"]
-    table = results.instances(slide)
+    dataset = results.dataset(slide)
+    judged = [name for name in ("label", "area", "y0", "x0", "y1", "x1") if name in dataset.schema.names]
+    table = results.instances(slide, judged)
     group = open_group(results.path / "labels.zarr" / entry["labels"])
     array: Any = group[datasets(group)[0]["path"]]
     if entry.get("shape") is not None and tuple(array.shape) != tuple(entry["shape"]):

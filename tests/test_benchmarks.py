@@ -29,7 +29,7 @@ SCRIPTS = [
         "system_a",
         "pictures",
     ),
-    *("tasks", "gpu", "executors", "sweep_decoding", "detectors"),
+    *("tasks", "gpu", "executors", "sweep_decoding", "measuring", "reading", "detectors"),
 ]
 INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 """How chaos begins: a mount of its own."""
@@ -50,7 +50,7 @@ def test_every_benchmark_says_what_it_does(name):
     assert "usage:" in benchmark(name, "--help")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_merging_loses_nothing_on_a_small_field():
     """On a dense touching field nothing is lost, merged, split or invented."""
     told = benchmark("merging", "--quick", "--repeats", "1")
@@ -62,7 +62,7 @@ def may_mount() -> bool:
     return shutil.which("unshare") is not None and subprocess.run([*INSIDE, "true"]).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not may_mount(), reason="a disk that fills up needs a mount")
 def test_a_dozen_mixed_faults_leave_the_undisturbed_result(tmp_path: Path):
     """Kills of workers, driver and scheduler, exceptions, cut files, a full disk: the same bytes, nothing done twice.
@@ -80,7 +80,7 @@ def test_a_dozen_mixed_faults_leave_the_undisturbed_result(tmp_path: Path):
     assert (tmp_path / "chaos.json").read_text() == kept
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("batch", ["plate", "slide"])
 def test_tasks_are_measured_at_the_smallest_size(batch: str):
     """Either batch runs to its end by either executor, with as many tasks as asked for, and tells its figures."""
@@ -90,7 +90,7 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
     assert all(int(line.split()[0]) >= 200 for line in ends)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_detectors_are_costed():
     """A detector's step and answer are timed, and told in a row."""
     told = benchmark("detectors", "--quick", "--repeats", "1").splitlines()
@@ -98,7 +98,15 @@ def test_detectors_are_costed():
     assert told[2].startswith("| as shipped | 4.0 |")
 
 
-@pytest.mark.slow
+@pytest.mark.long
+def test_questions_to_a_large_result_are_answered_in_full():
+    """A small result is opened and one column read in a process of its own, and its rows are all there."""
+    told = benchmark("reading", "--quick", "--repeats", "1")
+    assert "| 20 fields of 100 nuclei | one column | 2000 |" in told
+    assert "| a slide of 2000 nuclei | one column | 2000 |" in told
+
+
+@pytest.mark.long
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("name", "options", "told"),
@@ -107,8 +115,8 @@ def test_detectors_are_costed():
         ("decoding", ["--repeats", "1"], "megapixels/s"),
         ("memory", ["--oracle"], "megabytes"),
         ("kills", [], "identical 2;"),
+        ("measuring", ["--repeats", "1"], "nuclei/s"),
         ("sweep_decoding", ["--repeats", "1"], "4 points over one point and 4 decodings"),
-        ("chaos", [], "tasks begun again after they were done 0"),
     ],
 )
 def test_benchmarks_on_real_images_work_at_their_smallest_size(realdata: Path, name, options, told):
@@ -135,7 +143,7 @@ def test_measuring_a_gpu_is_refused_without_one(tmp_path: Path) -> None:
     assert "there is no such program" in absent.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_measuring_a_gpu_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """Out of time it keeps what is measured, status 1; given again it measures the rest alone, and shows all tables."""
     options = ("--device", "cpu", "--quick", "--folder", str(tmp_path))

@@ -28,10 +28,10 @@ from slidebatch.store import read_json
 from tests.conftest import ROOT
 from tests.support.dask_cluster import PATIENCE_S, DaskCluster, dask_cluster
 from tests.support.fields import touching_field
-from tests.support.runs import config, contents, run, write_slides
+from tests.support.runs import COARSE, config, contents, run, write_slides
 from tests.test_kills import start, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_every_way_of_running_gives_the_same_bytes(slides: Path, two: DaskCluste
         "address": {"kind": "existing", "address": address},
     }
     for name, cluster in ways.items():
-        assert run(config(slides, name, cluster=cluster)).exit_status == 0
+        assert run(config(slides, name, **COARSE, cluster=cluster)).exit_status == 0
         assert contents(slides / name) == contents(slides / "serial"), name
     assert all(p.poll() is None for p in (two.scheduler, *two.workers)), "a run ended what was not its own"
 
@@ -94,8 +94,8 @@ def stop_in_task(worker: int, work: Path, engine: subprocess.Popen[bytes]) -> No
 
 def test_a_killed_worker_costs_nothing(slides: Path, two: DaskCluster) -> None:
     """SIGKILL of one of two workers inside a task: the other does its tasks too, no input fails, the bytes agree."""
-    run(config(slides, "calm"))
-    engine = start(write_config(slides, "upset", cluster=by_file(two)))
+    run(config(slides, "calm", **COARSE))
+    engine = start(write_config(slides, "upset", **COARSE, cluster=by_file(two)))
     victim = two.workers[0]
     stop_in_task(victim.pid, slides / "upset" / "work", engine)
     os.kill(victim.pid, signal.SIGKILL)
@@ -107,8 +107,8 @@ def test_a_killed_worker_costs_nothing(slides: Path, two: DaskCluster) -> None:
 
 def test_a_dead_scheduler_stops_the_run_resumable(slides: Path, two: DaskCluster) -> None:
     """SIGKILL of the scheduler: one sentence, status 1; on another cluster the same command completes the run."""
-    run(config(slides, "calm"))
-    engine = start(write_config(slides, "upset", cluster=by_file(two)))
+    run(config(slides, "calm", **COARSE))
+    engine = start(write_config(slides, "upset", **COARSE, cluster=by_file(two)))
     stop_in_task(two.workers[0].pid, slides / "upset" / "work", engine)
     os.kill(two.scheduler.pid, signal.SIGKILL)
     _, told = engine.communicate(timeout=PATIENCE_S)
@@ -119,7 +119,7 @@ def test_a_dead_scheduler_stops_the_run_resumable(slides: Path, two: DaskCluster
     ]
     two.stop()
     with dask_cluster(slides / "next", 1) as cluster:
-        assert run(config(slides, "upset", cluster=by_file(cluster))).exit_status == 0
+        assert run(config(slides, "upset", **COARSE, cluster=by_file(cluster))).exit_status == 0
     assert contents(slides / "upset") == contents(slides / "calm")
 
 
@@ -151,7 +151,7 @@ def test_a_scheduler_that_dies_while_it_is_asked_stops_the_run_resumable(
 def test_workers_that_come_late_take_part(slides: Path, tmp_path: Path) -> None:
     """A run on a cluster without workers waits for one, and tasks go to those that come later."""
     with dask_cluster(tmp_path / "dask", 0) as cluster:
-        engine = start(write_config(slides, "late", cluster=by_file(cluster)))
+        engine = start(write_config(slides, "late", **COARSE, cluster=by_file(cluster)))
         first = cluster.add_worker()
         stop_in_task(first.pid, slides / "late" / "work", engine)
         second = cluster.add_worker()
@@ -159,7 +159,7 @@ def test_workers_that_come_late_take_part(slides: Path, tmp_path: Path) -> None:
         for worker in (first, second):
             os.kill(worker.pid, signal.SIGCONT)
         assert engine.wait(PATIENCE_S) == 0
-    run(config(slides, "calm"))
+    run(config(slides, "calm", **COARSE))
     assert contents(slides / "late") == contents(slides / "calm")
 
 
@@ -168,7 +168,7 @@ def test_what_local_workers_get_reaches_workers_that_were_there(slides: Path, tw
     work = slides / "out" / "work"
     work.mkdir(parents=True)
     borrowed = Existing(ClusterSpec(kind="existing", scheduler_file=str(two.file), umask="027"))
-    run(config(slides, "calm"))
+    run(config(slides, "calm", **COARSE))
     shutil.copy(slides / "calm" / "work" / "plan.json", work)
     borrowed.warm(str(work))
     with Client(scheduler_file=str(two.file), set_as_default=False) as other:
@@ -186,11 +186,11 @@ def _umask() -> int:
 
 def test_a_worker_whose_own_time_is_up_leaves_between_tasks(slides: Path, tmp_path: Path) -> None:
     """A worker whose SLIDEBATCH_DEADLINE is over passes its call on and ends; the run goes on without blame."""
-    run(config(slides, "calm"))
+    run(config(slides, "calm", **COARSE))
     with dask_cluster(tmp_path / "dask", 1) as cluster:
         leaver = cluster.add_worker(more={VARIABLE: str(time.time() + LEAVING_S)})
         time.sleep(LEAVING_S)
-        assert run(config(slides, "out", cluster=by_file(cluster))).exit_status == 0
+        assert run(config(slides, "out", **COARSE, cluster=by_file(cluster))).exit_status == 0
         assert leaver.wait(PATIENCE_S) == 0
         assert cluster.workers[0].poll() is None
     assert contents(slides / "out") == contents(slides / "calm")
@@ -204,7 +204,7 @@ def refused(slides: Path, cluster: DaskCluster | dict[str, object]) -> str:
     """The sentence with which a run on a cluster is refused."""
     section = by_file(cluster) if isinstance(cluster, DaskCluster) else cluster
     with pytest.raises(ConfigError) as told:
-        run(config(slides, "out", cluster={**section, "wait_s": 30.0}))
+        run(config(slides, "out", **COARSE, cluster={**section, "wait_s": 30.0}))
     assert "\n" not in str(told.value)
     assert not list((slides / "out").glob("work/receipts/*/*.json"))
     return str(told.value)
@@ -252,7 +252,7 @@ def test_workers_that_do_not_see_the_results_are_refused(slides: Path, tmp_path:
         assert f"does not see {slides / 'out'}; set output.path" in refused(slides, cluster)
     (slides / "late").mkdir()
     with dask_cluster(tmp_path / "next", 1) as cluster:
-        engine = start(write_config(slides, "late", cluster=by_file(cluster)))
+        engine = start(write_config(slides, "late", **COARSE, cluster=by_file(cluster)))
         stop_in_task(cluster.workers[0].pid, slides / "late" / "work", engine)
         cluster.add_blind_worker(slides / "late")
         _, told = engine.communicate(timeout=PATIENCE_S)
@@ -265,18 +265,18 @@ def test_a_cluster_that_is_not_there_is_refused(slides: Path, tmp_path: Path) ->
     missing = tmp_path / "nowhere.json"
     section: dict[str, object] = {"kind": "existing", "scheduler_file": str(missing)}
     with pytest.raises(ConfigError, match=r"nowhere.json is not there after 0.5 s"):
-        run(config(slides, "out", cluster={**section, "wait_s": 0.5}))
+        run(config(slides, "out", **COARSE, cluster={**section, "wait_s": 0.5}))
     with dask_cluster(tmp_path / "dask", 0) as cluster:
         with pytest.raises(ConfigError, match=r"has no workers after 0.5 s"):
-            run(config(slides, "out", cluster={**by_file(cluster), "wait_s": 0.5}))
+            run(config(slides, "out", **COARSE, cluster={**by_file(cluster), "wait_s": 0.5}))
         shutil.copy(cluster.file, missing)
     with pytest.raises(ConfigError, match=r"no Dask scheduler answers at .*nowhere.json"):
-        run(config(slides, "out", cluster=section))
+        run(config(slides, "out", **COARSE, cluster=section))
 
 
 def test_nothing_listens_beyond_this_machine(slides: Path) -> None:
     """A run with local workers listens on 127.0.0.1 alone, scheduler, dashboard and workers."""
-    engine = start(write_config(slides, "out", cluster={"kind": "local", "workers": 2}))
+    engine = start(write_config(slides, "out", **COARSE, cluster={"kind": "local", "workers": 2}))
     work, heard = slides / "out" / "work", set()
     end = time.monotonic() + PATIENCE_S
     while not list((work / "attempts").glob("*.json")) and engine.poll() is None and time.monotonic() < end:

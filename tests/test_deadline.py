@@ -18,7 +18,7 @@ from slidebatch.job import open_job
 from slidebatch.stages import LATE, perform
 from tests.conftest import ROOT
 from tests.support.fields import touching_field
-from tests.support.runs import config, contents, run, write_slides
+from tests.support.runs import COARSE, config, contents, run, write_slides
 from tests.test_kills import write_config
 
 
@@ -33,15 +33,15 @@ def slow(folder: Path, seconds: float) -> dict[str, object]:
     return {"name": "tests.support.slow_oracle", "settings": {"truth": str(folder / "truth"), "seconds": seconds}}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cluster", [{"kind": "serial"}, {"kind": "local", "workers": 2}])
 def test_a_run_stops_before_its_limit_and_resumes(slides: Path, cluster: dict[str, object]) -> None:
     """Near its limit a run ends by itself, status 1, "resumable", no task cut short; given again it completes."""
-    settings = write_config(slides, "limited", cluster=cluster, model=slow(slides, 0.02))
-    run(config(slides, "calm", model=slow(slides, 0.0)))
+    settings = write_config(slides, "limited", **COARSE, cluster=cluster, model=slow(slides, 0.25))
+    run(config(slides, "calm", **COARSE, model=slow(slides, 0.0)))
     work = slides / "limited" / "work"
     command = [sys.executable, "-m", "slidebatch", "run", str(settings)]
-    limit_s, stops = 12.0, 0
+    limit_s, stops = 6.0, 0
     while True:
         environment = {**os.environ, VARIABLE: str(time.time() + LEAVING_S + limit_s)}
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
@@ -70,20 +70,20 @@ def test_no_task_is_begun_that_would_not_end(slides: Path, monkeypatch: pytest.M
                 self.deadline.saw(stage, 100_000.0)
 
     monkeypatch.setattr(batch.Driver, "_calls", calls)
-    settings = config(slides, "out", cluster={"kind": "serial", "walltime_s": 50_000.0})
+    settings = config(slides, "out", **COARSE, cluster={"kind": "serial", "walltime_s": 50_000.0})
     with pytest.raises(EnvironmentFault, match=r"stopped in stage infer: .*up to 100000\.0 s; the run is resumable"):
         run(settings)
     assert begun.count("infer") == 1 < len(open_job(str(slides / "out" / "work")).tasks("infer"))
     assert "decode" not in begun
     monkeypatch.undo()
     assert run(settings).exit_status == 0
-    run(config(slides, "calm"))
+    run(config(slides, "calm", **COARSE))
     assert contents(slides / "out") == contents(slides / "calm")
 
 
 def test_a_task_that_comes_too_late_is_not_begun(slides: Path) -> None:
     """A worker answers a late call without an attempt, but for a task that is done, which it says."""
-    run(config(slides, "out", output={"keep_maps": True}))
+    run(config(slides, "out", **{**COARSE, "output": {**COARSE["output"], "keep_maps": True}}))
     work = str(slides / "out" / "work")
     assert perform(work, "infer", 0, "this", start_by=0.0)["fresh"] is False
     assert perform(work, "infer", 0, "this", start_by=0.0) != LATE

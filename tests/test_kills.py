@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 from tests.support.fields import touching_field
-from tests.support.runs import config, contents, run, write_slides
+from tests.support.runs import COARSE, config, contents, run, write_slides
 
 STAGES = ["prepare", "infer", "decode", "seams", "paint", "pyramid2", "measure", "table", "manifest"]
 PATIENCE_S = 300
@@ -81,15 +81,15 @@ def write_config(folder: Path, name: str, **sections: object) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cluster", [{"kind": "serial"}, {"kind": "local", "workers": 2}])
 def test_killed_in_every_stage_the_result_is_the_same(tmp_path, cluster):
     """SIGKILL inside every stage, one after another, and resume: the result is the undisturbed one."""
     rng = np.random.default_rng(11)
     write_slides(tmp_path, {"a": touching_field((1100, 900), 24, rng), "b": touching_field((200, 220), 20, rng)})
-    calm = config(tmp_path, "calm")
+    calm = config(tmp_path, "calm", **COARSE)
     run(calm)
-    settings = write_config(tmp_path, "killed", cluster=cluster)
+    settings = write_config(tmp_path, "killed", **COARSE, cluster=cluster)
     work = tmp_path / "killed" / "work"
     for stage in STAGES:
         process = start(settings)
@@ -99,14 +99,14 @@ def test_killed_in_every_stage_the_result_is_the_same(tmp_path, cluster):
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cluster", [{"kind": "serial"}, {"kind": "local", "workers": 1}])
 def test_an_interrupt_leaves_a_resumable_state(tmp_path, cluster):
     """Ctrl-C (SIGINT to the whole group, as a terminal sends it) exits 130 with one line, and the run resumes."""
     rng = np.random.default_rng(12)
     write_slides(tmp_path, {"a": touching_field((900, 1100), 24, rng)})
-    run(config(tmp_path, "calm"))
-    settings = write_config(tmp_path, "stopped", cluster=cluster)
+    run(config(tmp_path, "calm", **COARSE))
+    settings = write_config(tmp_path, "stopped", **COARSE, cluster=cluster)
     process = start(settings)
     assert signal_inside(process, tmp_path / "stopped" / "work", "infer", signal.SIGINT)
     _, told = process.communicate(timeout=PATIENCE_S)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from slidebatch.errors import ConfigError
 from slidebatch.slides.source import SourceFile
-from slidebatch.sources import Found, InputSpec, choose, find, regions_path
+from slidebatch.sources import Found, InputSpec, called, find, regions_path
 from slidebatch.sources.names import natural, row_letters, row_number, safe, unique
 from slidebatch.sources.pattern import compile_pattern
 
@@ -542,12 +542,25 @@ def test_names_count_and_rows_go_on_after_z() -> None:
 
 def test_channels_are_chosen_by_name_then_index() -> None:
     """A number is the channel of that name where there is one, otherwise an index; what is not there is listed."""
-    assert choose(("DNA", "GFP"), ["GFP", 0]) == (1, 0)
-    assert choose(("1", "2"), [2]) == (1,)
-    assert choose(("1", "2"), ["1"]) == (0,)
-    assert choose(("a", "b"), None) == (0, 1)
+    assert called(("DNA", "GFP"), None).choose(["GFP", 0]) == (1, 0)
+    assert called(("1", "2"), None).choose([2]) == (1,)
+    assert called(("1", "2"), None).choose(["1"]) == (0,)
+    assert called(("a", "b"), None).choose(None) == (0, 1)
     for wanted in (["gfp"], [2], [-1], []):
         with pytest.raises(ConfigError, match="DNA"):
-            choose(("DNA", "GFP"), wanted)
+            called(("DNA", "GFP"), None).choose(wanted)
     with pytest.raises(ConfigError, match="each once"):
-        choose(("DNA", "GFP"), ["DNA", 0])
+        called(("DNA", "GFP"), None).choose(["DNA", 0])
+
+
+def test_channels_are_called_as_the_config_says() -> None:
+    """Channels get names by what their files call them, or by index; both names choose them afterwards."""
+    named = called(("1", "2"), {"1": "GFP", "2": "DNA"})
+    assert named.names == ("GFP", "DNA")
+    assert named.choose(["DNA", "1"]) == (1, 0)
+    assert called(("w1", "w2"), {"1": "DNA"}).names == ("w1", "DNA")
+    assert called(("1", "2"), {"2": "1", "1": "2"}).choose(["1"]) == (1,), "the new name comes first"
+    with pytest.raises(ConfigError, match=r"input.channel_names names 3, but there are '1' \(index 0\)"):
+        called(("1", "2"), {"3": "DNA"})
+    with pytest.raises(ConfigError, match="two channels one name"):
+        called(("1", "2"), {"1": "DNA", "2": "DNA"})

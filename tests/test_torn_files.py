@@ -34,7 +34,7 @@ HARMS: dict[str, Harm] = {
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two slides, one of several tiles, regions and levels."""
     rng = np.random.default_rng(31)
-    truths = {"a": touching_field((100, 1100), 22, rng), "b": touching_field((130, 90), 20, rng)}
+    truths = {"a": touching_field((60, 1100), 22, rng), "b": touching_field((130, 90), 20, rng)}
     folder = write_slides(tmp_path_factory.mktemp("slides"), truths)
     for name, sections in KINDS.items():
         run(config(folder, f"calm-{name}", **sections))

@@ -31,11 +31,11 @@ def limited(patch: pytest.MonkeyPatch, left_s: float) -> Deadline:
     return limit
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_stops_before_its_limit_and_resumes(dataset, tmp_path):
     """Near its limit it ends by itself, status 1, "resumable", an epoch kept whole; given again it ends the same."""
-    spec = settings(dataset, tmp_path / "limited", epochs=40, steps_per_epoch=25, score_every=3)
-    config, limit_s, epochs = write_config(tmp_path / "c.yaml", spec), 8.0, [0]
+    spec = settings(dataset, tmp_path / "limited", epochs=16, steps_per_epoch=25, score_every=3)
+    config, limit_s, epochs = write_config(tmp_path / "c.yaml", spec), 6.0, [0]
     while True:
         words, environment = command(config, **{VARIABLE: str(time.time() + LEAVING_S + limit_s)})
         ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
@@ -45,7 +45,7 @@ def test_a_training_stops_before_its_limit_and_resumes(dataset, tmp_path):
         [sentence] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert "the training is resumable: give the same command again" in sentence
         epochs.append(torch.load(tmp_path / "limited" / CHECKPOINT)["epoch"] if epochs[-1] or limit_s > 20 else 0)
-        assert f"stopped after epoch {epochs[-1]} of 40" in sentence or not epochs[-1]
+        assert f"stopped after epoch {epochs[-1]} of 16" in sentence or not epochs[-1]
         limit_s *= 1.4  # a busy machine needs longer to come to its first epoch
     assert len(epochs) > 1, "there was time for all of it"
     assert epochs == sorted(epochs)
@@ -124,7 +124,7 @@ def test_a_full_gpu_ends_a_training_with_a_sentence(dataset, tmp_path, monkeypat
         raise RuntimeError("CUDA error: unspecified launch failure")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_stop_together(dataset, tmp_path):
     """Under torchrun all processes stop at the same epoch, and its checkpoint is there."""
     spec = settings(dataset, Path(tmp_path / "two"), batch=4, epochs=100_000, steps_per_epoch=2, score_every=100_000)

@@ -15,7 +15,7 @@ import pytest
 from slidebatch.errors import EnvironmentFault
 from slidebatch.executors import Local, local
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PATIENCE_S = 300
 DASKS_OWN_S = 15

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from slidebatch.cli import looking, scoring, submitting, sweeping  # noqa: F401  (register their commands)
+from slidebatch.cli import assaying, looking, scoring, submitting, sweeping  # noqa: F401  (register their commands)
 from slidebatch.cli.app import app
 from slidebatch.cli.exits import INTERRUPTED
 

@@ -7,8 +7,8 @@ found.
 
 from __future__ import annotations
 
-from slidebatch.sources.channels import choose
+from slidebatch.sources.channels import Channels, called
 from slidebatch.sources.find import find, regions_path
 from slidebatch.sources.spec import Fault, Found, InputSpec
 
-__all__ = ["Fault", "Found", "InputSpec", "choose", "find", "regions_path"]
+__all__ = ["Channels", "Fault", "Found", "InputSpec", "called", "find", "regions_path"]

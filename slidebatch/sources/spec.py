@@ -32,6 +32,11 @@ class InputSpec(Spec):
     channels: list[str | int] | None = Field(
         default=None, description="Channels for the network, by name or index, in order; all where not given."
     )
+    channel_names: dict[str, str] | None = Field(
+        default=None,
+        description="What channels are called from here on, by the name or index that files give them: "
+        "{'1': GFP, '2': DNA}.",
+    )
     z: int | Literal["max"] = Field(
         default="max", description="Focus plane, counted from 0 in ascending z, or the maximum of all planes."
     )

@@ -18,7 +18,7 @@ from tests.support.held import Held, processes_of
 from tests.support.jobs import until
 from tests.support.slurm import Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 
 def jobs(**more: Any) -> dict[str, Any]:

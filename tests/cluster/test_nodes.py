@@ -14,7 +14,7 @@ from tests.support.held import Held, processes_of, processes_with
 from tests.support.jobs import give, jobs_of, logs, submitted, until
 from tests.support.slurm import NODES, Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 
 def test_two_nodes_of_slurm_a_killed_worker_and_a_lost_node(slurm: Slurm, calm: Path) -> None:

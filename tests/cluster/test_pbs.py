@@ -23,6 +23,8 @@ from tests.support.sweep_points import noted
 from tests.support.sweeps import results, written
 from tests.test_kills import write_config
 
+pytestmark = pytest.mark.long
+
 SITE = ["--scheduler", "pbs", "--job", "cpus=1", "--job", f"largest_array={LARGEST}"]
 
 

@@ -18,7 +18,7 @@ from tests.support.sweep_points import noted
 from tests.support.sweeps import results, written
 from tests.test_kills import write_config
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 SITE = ["--scheduler", "slurm"] + [
     word

@@ -21,7 +21,7 @@ from tests.support.sweep_points import noted
 from tests.support.sweeps import results, written
 from tests.test_sweep_task import stamps
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 KINDS = ("process", "shell", "cancel")
 """SIGKILL of the process that works on a point; of that and its job's shell; the scheduler's own way to end a job."""
@@ -104,5 +104,5 @@ def test_every_point_has_one_result_after_kills_and_two_resumes(request, tmp_pat
     found = results(sweep)
     assert [found[i]["metrics"]["square"] for i in range(points)] == [i * i for i in range(points)]
     assert array_of(sweep).missing == ()
-    assert len(list((output / "results").iterdir())) == points
+    assert len(list((output / "results").glob("[!.]*"))) == points  # a killed job may leave what it began to write
     assert f"{points} of {points} points" in give(os.environ, "sweep-collect", output)

@@ -24,7 +24,7 @@ from tests.support.jobs import give, logs, submitted, until
 from tests.support.slurm import Slurm
 from tests.support.sweeps import results, written
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 ARRAY = ["--template", "workers", "--job", "workers=2"]
 LOCAL = ["--job", "cpus=2", "--job", "memory=4 GiB"]

@@ -20,7 +20,7 @@ from tests.support.held import Held, processes_of, processes_with
 from tests.support.jobs import give, jobs_of, logs, submitted, until
 from tests.support.slurm import Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 # Stands where Python stands: Dask is the real one, the engine is a client that asks every worker which job it is of.
 PYTHON = """#!/bin/bash

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import slidebatch
+from slidebatch.assay import AssaySpec
+from slidebatch.plate_assay import judge
 from slidebatch.validate import validate
 from tests.conftest import ROOT
 
@@ -50,10 +52,26 @@ def test_nuclei_are_counted_and_measured_per_well(plate: Path, realdata: Path) -
     assert 10_000 < len(table) < 25_000
     assert table["well"].nunique() == 96
     assert table.groupby("well").size().min() > 30
-    for name in ("mean_1", "mean_2"):
+    for name in ("mean_GFP", "mean_DNA"):
         assert table[name].between(0, 255).all()
     stained = np.asarray(slidebatch.open_results(plate).image("A01")[1])
-    assert table.loc[table["well"] == "A01", "mean_2"].mean() > 1.5 * np.median(stained)
+    assert table.loc[table["well"] == "A01", "mean_DNA"].mean() > 1.5 * np.median(stained)
+
+
+def test_the_assay_tells_its_controls_apart(plate: Path) -> None:
+    """With nothing chosen for it, the readout separates the controls and rises with dose to an EC50 among the doses."""
+    [assay] = judge(plate, AssaySpec(column="nucleus_to_ring_GFP", resamples=200))
+    assert (assay.wells, assay.empty) == (96, 0)
+    assert assay.controls is not None
+    assert (assay.controls.negative, assay.controls.positive) == (16, 8)
+    # Read as an assay, 0.5 is excellent; what is found in full stands in docs/measurements.md.
+    assert assay.controls.zprime.value > 0.5
+    assert assay.controls.ssmd.value > 5
+    assert assay.doses is not None
+    assert assay.doses.doses == tuple(range(11))
+    assert assay.doses.spearman >= 0.9
+    assert assay.doses.fit is not None
+    assert assay.doses.fit.inside
 
 
 def test_facts_of_the_wells_come_with_them(plate: Path, realdata: Path) -> None:

@@ -54,7 +54,9 @@ def table_of(labels: npt.NDArray[np.uint32], scale: float = 1.0) -> pd.DataFrame
         high = {name: int(np.ceil(v)) for name, v in far.items()}
         place = {"y": (y.mean() + 0.5) / scale - 0.5, "x": (x.mean() + 0.5) / scale - 0.5}
         rows.append({"label": label, **place, **low, **high, "area": len(y)})
-    return pd.DataFrame(rows, columns=["label", "y", "x", "y0", "x0", "y1", "x1", "area"])
+    table = pd.DataFrame(rows, columns=["label", "y", "x", "y0", "x0", "y1", "x1", "area"])
+    kinds = dict.fromkeys(("y", "x"), "float64") | dict.fromkeys(("y0", "x0", "y1", "x1"), "int32")
+    return table.astype({"label": "uint32", "area": "uint32", **kinds})
 
 
 def write_results(folder: Path, slides: list[Made], image: bool = True, scale: float = 1.0) -> Path:

@@ -14,6 +14,12 @@ from slidebatch import batch
 from slidebatch.config import RunConfig
 from slidebatch.events import OnEvent, ignore
 
+COARSE: dict[str, Any] = {
+    "tiling": {"patch_px": 160, "core_px": 256},
+    "output": {"chunk_px": 128, "shard_px": 256},
+}
+"""For slides of a thousand pixels, of which the small tiles of `config` would make thousands of files."""
+
 
 def write_slides(folder: Path, truths: dict[str, npt.NDArray[Any]]) -> Path:
     """Images (bright nuclei on dark) and their truth, as folder/images and folder/truth."""
