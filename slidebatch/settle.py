@@ -14,6 +14,7 @@ from numba import njit
 
 from ensemble import iou, nms
 from slidebatch import instances
+from slidebatch.decode import DecodeSpec
 from slidebatch.geometry import Box
 from slidebatch.instances import Instances
 
@@ -31,6 +32,19 @@ def settle(found: Instances, iou_threshold: float) -> Instances:
     order = nms.total_order(found.score, found.box, area, found.offset, found.bits, found.member)
     kept = found.take(order[keep[order]])
     return _tighten(replace(kept, bits=_disjoint(kept.box, kept.offset, kept.bits.copy(), _pairs(kept))))
+
+
+def in_limits(found: Instances, spec: DecodeSpec, largest_px: int) -> Instances:
+    """Without detections outside the size and score limits, or wider than `largest_px`."""
+    area = iou.mask_area(found.box, found.offset, found.bits)
+    side = (found.box[:, 2:] - found.box[:, :2]).max(axis=1, initial=0)
+    keep = (area >= spec.min_area_px) & (area <= spec.max_area_px) & (side <= largest_px)
+    return found.take(keep & (found.score >= round(spec.score_threshold * instances.SCORE_MAX)))
+
+
+def label_image(found: Instances, shape: tuple[int, int], spec: DecodeSpec, largest_px: int) -> npt.NDArray[np.int32]:
+    """The label image (Y, X) int32 that a run makes of all detections of a whole image, up to renaming."""
+    return instances.painted(settle(in_limits(found, spec, largest_px), spec.iou_threshold), shape)
 
 
 def split_settled(found: Instances, safe: Box) -> npt.NDArray[np.bool_]:

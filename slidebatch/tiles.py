@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensemble import iou
 from slidebatch import instances
 from slidebatch.decode import claimed, decode_dense, extract
 from slidebatch.geometry import Box, whole
 from slidebatch.infer import blocks_near, centred
-from slidebatch.instances import SCORE_MAX, Instances
+from slidebatch.instances import Instances
 from slidebatch.job import Job, Made
 from slidebatch.models.protocol import Detections
 from slidebatch.paste import paste
 from slidebatch.plan import Plan
-from slidebatch.settle import settle, split_settled
+from slidebatch.settle import in_limits, settle, split_settled
 from slidebatch.store import read_shard, region_reader, write_shard
 from slidebatch.tiling import Tile
 
@@ -54,21 +53,12 @@ def _from_detections(job: Job, number: int, tile: Tile) -> Instances:
     shards = [read_shard(job.detections(number, b)) for b in blocks_near(plan, slide, tile.core)]
     parts = [centred(Detections(s["box"], s["score"], s["mask"]), tile.core, slide.shape) for s in shards]
     pasted = instances.concatenate([paste(d, whole(slide.shape)) for d in parts])
-    found = _in_limits(job, pasted)
+    found = in_limits(pasted, plan.decode, plan.largest_px)
     safe = _safe(tile, plan.largest_px, slide.shape)
     done = split_settled(found, safe)
     settled = settle(found.take(done), plan.decode.iou_threshold)
     rest = found.take(~done)
     return instances.concatenate([settled, replace(rest, cut=np.ones(len(rest), np.uint8))])
-
-
-def _in_limits(job: Job, found: Instances) -> Instances:
-    """Without detections outside the size and score limits, or wider than `largest_px`."""
-    spec = job.plan.decode
-    area = iou.mask_area(found.box, found.offset, found.bits)
-    side = (found.box[:, 2:] - found.box[:, :2]).max(axis=1, initial=0)
-    keep = (area >= spec.min_area_px) & (area <= spec.max_area_px) & (side <= job.plan.largest_px)
-    return found.take(keep & (found.score >= round(spec.score_threshold * SCORE_MAX)))
 
 
 def _safe(tile: Tile, largest_px: int, shape: tuple[int, int]) -> Box:

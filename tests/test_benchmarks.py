@@ -29,7 +29,7 @@ SCRIPTS = [
         "system_a",
         "pictures",
     ),
-    *("tasks", "gpu", "executors", "sweep_decoding", "measuring", "reading", "exporting"),
+    *("tasks", "gpu", "executors", "sweep_decoding", "measuring", "reading", "exporting", "detectors"),
 ]
 INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 """How chaos begins: a mount of its own."""
@@ -88,6 +88,14 @@ def test_tasks_are_measured_at_the_smallest_size(batch: str):
     ends = [line for line in told.splitlines() if "ms a task (bar 5)" in line]
     assert len(ends) == 2
     assert all(int(line.split()[0]) >= 200 for line in ends)
+
+
+@pytest.mark.long
+def test_detectors_are_costed():
+    """A detector's step and answer are timed, and told in a row."""
+    told = benchmark("detectors", "--quick", "--repeats", "1").splitlines()
+    assert len(told) == 3
+    assert told[2].startswith("| as shipped | 4.0 |")
 
 
 @pytest.mark.long

@@ -6,17 +6,19 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from pycocotools import mask as run_lengths
 
 from slidebatch import metrics
 from slidebatch.cli import status_of
 from slidebatch.errors import ConfigError, InputError
-from slidebatch.evaluate import Bootstrap, Column, evaluate, open_side
+from slidebatch.evaluate import Bootstrap, Column, evaluate, open_side, write_coco
 from slidebatch.evaluate.dsb_csv import Runs
 from slidebatch.evaluate.intervals import ratio_intervals
 from tests.support.oracle import bricks, disks
@@ -351,6 +353,63 @@ def test_results_can_be_written_and_read(folders, tmp_path):
     rows = list(csv.DictReader(table.open()))
     assert [(r["slide"], float(r["ap_0.95"])) for r in rows] == [(s.slide, s.ap[-1]) for s in found.images]
     assert found.to_text().splitlines()[1].split()[0] == "all"
+
+
+def test_scores_of_results_give_map(folders, tmp_path):
+    """Where the table of nuclei has scores, COCO's mAP is told by heading; an image not predicted lowers it."""
+    results = write_results(tmp_path / "results", [Made(n, numbered(IMAGES[n])) for n in "ab"])
+    assert evaluate(results, folders[1]).coco == {}
+    for path in (results / "instances").iterdir():
+        table = pd.read_parquet(path)
+        table.assign(score=np.linspace(0.5, 1, len(table), dtype=np.float32)).to_parquet(path)
+    found = evaluate(results, folders[1])
+    assert found.coco["all"] == {"map50": 1.0, "map75": 1.0, "map": 1.0}
+    assert json.loads(found.to_json())["coco"] == found.coco
+    assert "map50" in found.describe()
+    add_truth(folders, "c", IMAGES["c"])
+    (tmp_path / "ids.txt").write_text("a\nb\nc\n")
+    shares = [int(IMAGES[n].max()) for n in "abc"]
+    lower = evaluate(results, folders[1], subset=tmp_path / "ids.txt").coco["all"]["map50"]
+    assert lower == pytest.approx((sum(shares[:2]) / sum(shares)), abs=0.02)
+
+
+def test_coco_files_hold_the_same_nuclei(folders, tmp_path):
+    """Masks, boxes, areas and scores of COCO's files are those of both sides; COCO's own mAP of them is ours."""
+    coco = pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
+    shown = {n: numbered(np.where(IMAGES[n] % 4 == 1, 0, IMAGES[n])) for n in "ab"}
+    results = write_results(tmp_path / "results", [Made(n, labels) for n, labels in shown.items()])
+    scores = {}
+    for name in "ab":
+        path = results / "instances" / f"{name}.parquet"
+        table = pd.read_parquet(path)
+        scores[name] = np.random.default_rng(3).permutation(len(table)) / len(table)
+        table.assign(score=scores[name]).to_parquet(path)
+    out = tmp_path / "coco"
+    assert status_of(["evaluate", str(results), str(folders[1]), "--coco", str(out)]) == 0
+    truth, found = (json.loads((out / f"{n}.json").read_text()) for n in ("truth", "results"))
+    assert [(i["id"], i["file_name"], i["height"]) for i in truth["images"]] == [(1, "a", 80), (2, "b", 60)]
+    for rows, images in ((truth["annotations"], [IMAGES[n] for n in "ab"]), (found, list(shown.values()))):
+        for number, labels in enumerate(images, 1):
+            here = [r for r in rows if r["image_id"] == number]
+            for label, row in zip(np.unique(labels[labels > 0]), here, strict=True):
+                mask = labels == label
+                np.testing.assert_array_equal(run_lengths.decode(row["segmentation"]), mask)
+                y, x = np.nonzero(mask)
+                assert row["bbox"] == [x.min(), y.min(), x.max() + 1 - x.min(), y.max() + 1 - y.min()]
+                assert row["area"] == mask.sum()
+    assert [r["score"] for r in found] == pytest.approx([*scores["a"], *scores["b"]], abs=1e-6)
+    judged = coco.COCO(str(out / "truth.json"))
+    run = coco.COCOeval_faster(judged, judged.loadRes(str(out / "results.json")), "segm", print_function=print)
+    run.params.maxDets, run.params.areaRng, run.params.areaRngLbl = [10_000], [[0, 1e10]], ["all"]
+    run.evaluate()
+    run.accumulate()
+    assert evaluate(results, folders[1]).coco["all"]["map"] == pytest.approx(run.eval["precision"].mean())
+
+
+def test_coco_results_need_scores(folders, tmp_path):
+    """A folder of label images has no scores, and is refused by name."""
+    with pytest.raises(ConfigError, match="predicted has no scores"):
+        write_coco(tmp_path / "coco", *folders)
 
 
 def test_one_image_has_no_interval(folders, tmp_path):

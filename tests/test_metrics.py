@@ -222,3 +222,21 @@ def test_many_nuclei_need_no_square_table():
     found = metrics.scores(pred, truth)
     assert found.half == metrics.Counts(side * side, 0, 0)
     assert (found.dsb, found.aji) == (0.4, pytest.approx(2 / 3))
+
+
+def test_map_is_about_the_order_of_scores():
+    """Right ones first give recall, wrong ones first cost precision; only the order of scores counts."""
+    truth = np.kron(np.arange(1, 5), np.ones((4, 4), int))
+    pred = np.where(truth == 4, 0, truth)
+    pred[:, 12:14] = 9  # half of the fourth: wrong above 0.5
+    found = metrics.overlap(pred, truth)
+    surest = metrics.ranked(found, [0.9, 0.8, 0.7, 0.1])
+    assert metrics.coco_ap([surest], 0.75) == pytest.approx(76 / 101)  # recall 0.75 is reached at precision 1
+    assert metrics.coco_ap([metrics.ranked(found, [9, 8, 7, 1])], 0.75) == metrics.coco_ap([surest], 0.75)
+    last = metrics.ranked(found, [0.9, 0.8, 0.7, 1.0])
+    assert metrics.coco_ap([last], 0.75) == pytest.approx(0.75 * 76 / 101)
+    assert metrics.coco_ap([surest, metrics.unpredicted(4)], 0.75) == pytest.approx(38 / 101)
+    assert metrics.coco_ap([metrics.unpredicted(3)], 0.5) == 0
+    assert np.isnan(metrics.coco_map([metrics.unpredicted(0)]))
+    with pytest.raises(ValueError, match="4 predicted nuclei need as many scores"):
+        metrics.ranked(found, [1.0])

@@ -103,15 +103,28 @@ def test_seg_equals_the_cell_tracking_challenge(pair, tmp_path):
     assert metrics.seg(pred, truth) == pytest.approx(seg([labels_truth], [iou]))
 
 
-def annotations(coco_mask, labels, first):
+def annotations(coco_mask, labels, first, score=lambda label: 1.0, image=1):
     """COCO's records of a label image's nuclei, with scores."""
     rows = []
     for number, label in enumerate(np.unique(labels[labels > 0]), first):
         rle = coco_mask.encode(np.asfortranarray((labels == label).astype(np.uint8)))
         area, box = float(coco_mask.area(rle)), [float(v) for v in coco_mask.toBbox(rle)]
-        shared = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "score": 1.0}
+        shared = {"id": number, "image_id": image, "category_id": 1, "iscrowd": 0, "score": score(label)}
         rows.append({**shared, "segmentation": rle, "area": area, "bbox": box})
     return rows
+
+
+def coco_run(coco, images, truths, found, thresholds):
+    """COCO's own evaluation of records, all sizes, any number of detections."""
+    listed = [{"id": i, "height": shape[0], "width": shape[1]} for i, shape in images.items()]
+    judged = coco.COCO({"images": listed, "categories": [{"id": 1, "name": "nucleus"}], "annotations": truths})
+    run = coco.COCOeval_faster(judged, judged.loadRes(found), iouType="segm", print_function=lambda *_: None)
+    run.params.maxDets = [10_000]
+    run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+    run.params.iouThrs = np.array(thresholds)
+    run.evaluate()
+    run.accumulate()
+    return run
 
 
 def test_true_positives_equal_coco(pair):
@@ -119,19 +132,34 @@ def test_true_positives_equal_coco(pair):
     coco = pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
     coco_mask = pytest.importorskip("faster_coco_eval.core.mask")
     pred, truth = pair
-    image = {"id": 1, "height": truth.shape[0], "width": truth.shape[1]}
-    data = {"images": [image], "categories": [{"id": 1, "name": "nucleus"}]}
-    judged = coco.COCO({**data, "annotations": annotations(coco_mask, truth, 1)})
-    found = judged.loadRes(annotations(coco_mask, pred, 1))
-    run = coco.COCOeval_faster(judged, found, iouType="segm", print_function=lambda *_: None)
-    run.params.maxDets = [10_000]
-    run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
-    run.params.iouThrs = np.array(metrics.DSB_THRESHOLDS[1:])
-    run.evaluate()
-    run.accumulate()
-    recall = np.asarray(run.eval["recall"]).reshape(len(run.params.iouThrs))
-    ours = [metrics.counts(pred, truth, t).recall for t in metrics.DSB_THRESHOLDS[1:]]
+    thresholds = metrics.DSB_THRESHOLDS[1:]
+    records = annotations(coco_mask, truth, 1), annotations(coco_mask, pred, 1)
+    run = coco_run(coco, {1: truth.shape}, *records, thresholds)
+    recall = np.asarray(run.eval["recall"]).reshape(len(thresholds))
+    ours = [metrics.counts(pred, truth, t).recall for t in thresholds]
     assert recall.tolist() == pytest.approx(ours)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_map_equals_coco(seed):
+    """Over several images, with scores that tie now and then, mAP at every threshold is COCO's own."""
+    coco = pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
+    coco_mask = pytest.importorskip("faster_coco_eval.core.mask")
+    rng = np.random.default_rng(seed)
+    truths, found, ranks = [], [], []
+    for i, truth in enumerate([*IMAGES.values(), np.zeros((40, 50), np.int32)], 1):
+        pred = damaged(truth, seed + 10 * i)
+        names = np.unique(pred[pred > 0])
+        score = dict(zip(names.tolist(), rng.integers(1, 60, len(names)) / 64, strict=True))
+        truths += annotations(coco_mask, truth, 1 + len(truths), image=i)
+        found += annotations(coco_mask, pred, 1 + len(found), score.__getitem__, i)
+        ranks.append(metrics.ranked(metrics.overlap(pred, truth), list(score.values())))
+    shapes = {i: truth.shape for i, truth in enumerate([*IMAGES.values(), np.zeros((40, 50))], 1)}
+    run = coco_run(coco, shapes, truths, found, metrics.DSB_THRESHOLDS)
+    theirs = np.asarray(run.eval["precision"]).reshape(len(metrics.DSB_THRESHOLDS), 101).mean(1)
+    assert 0 < theirs[-1] < theirs[0] < 1
+    assert [metrics.coco_ap(ranks, t) for t in metrics.DSB_THRESHOLDS] == pytest.approx(theirs.tolist())
+    assert metrics.coco_map(ranks) == pytest.approx(theirs.mean())
 
 
 @pytest.mark.realdata

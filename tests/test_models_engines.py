@@ -240,7 +240,7 @@ def test_precision_that_a_processor_lacks_is_refused(monkeypatch):
 
 def test_other_families_know_no_engines(tmp_path):
     """Networks that slidebatch does not build itself refuse the settings that mean nothing to them."""
-    with pytest.raises(ModelError, match=r"oracle is no dense network .* knows no engine, tta"):
+    with pytest.raises(ModelError, match=r"oracle is no network .* knows no engine, tta"):
         models.card(ModelSpec(name="oracle", engine="eager", tta="d4", settings={"truth": str(tmp_path)}))
 
 

@@ -141,7 +141,7 @@ def test_group_norm_is_refused_unless_an_overlap_is_stated(tmp_path):
 
 def test_wrong_architectures_are_named(tmp_path):
     """Unknown networks, unknown settings and wrong values are named, all at once."""
-    with pytest.raises(ModelError, match=r"no dense network is named 'unett'; did you mean unet\?"):
+    with pytest.raises(ModelError, match=r"no network is named 'unett'; did you mean unet\?"):
         networks.build("unett", {})
     with pytest.raises(ModelError, match=r"depth is no setting of unet .*activation: .*norm"):
         networks.architecture("unet", {"depth": 3, "activation": "tanh", "norm": 1})
@@ -164,6 +164,9 @@ def test_wrong_architectures_are_named(tmp_path):
 def test_names_hold_networks_and_shipped_weights():
     """Every kind of network can be named without torch knowing it, and so can every weights file that ships."""
     assert set(models.DENSE) == set(networks.NETWORKS)
-    assert {*networks.NETWORKS, *(p.stem for p in SHIPPED.glob("*.safetensors")), "oracle"} <= set(models.names())
+    assert set(models.DETECTORS) == set(networks.DETECTORS)
+    assert {*networks.NETWORKS, *networks.DETECTORS, *(p.stem for p in SHIPPED.glob("*.safetensors")), "oracle"} <= set(
+        models.names()
+    )
     with pytest.raises(ModelError, match="there are no weights for unet"):
         models.card(ModelSpec(name="unet"))

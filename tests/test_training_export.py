@@ -23,9 +23,9 @@ from slidebatch.decode import DecodeSpec, label_image
 from slidebatch.metrics import dsb_score
 from slidebatch.models import networks
 from slidebatch.models.spec import ModelSpec
-from slidebatch.training import export, record
+from slidebatch.training import dense, record
 from slidebatch.training.dataset import load
-from slidebatch.training.score import Fitted, held_out_score, whole_maps
+from slidebatch.training.score import Fitted, held_out_score, judged, weighted, whole_maps
 from slidebatch.training.spec import (
     AugmentSpec,
     CropsSpec,
@@ -64,12 +64,13 @@ def test_calibration_moves_the_biases_alone(dataset):
     """Calibrated weights answer what the shifted logits say, at least as well as before; no other weight moves."""
     network, before = fitted(), fitted()
     held, mix = examples(dataset, "x01", "x05"), {"fluorescence": 1.0}
-    shift = export.calibrate(network, held, mix)
+    shift = dense.calibrated(network, held, mix)[1]
     maps = [maps_of(network, e) for e in held]
     logits = whole_maps(before.logits, held[0], before.margin_px, before.stride_px)
-    assert np.abs(export.shifted(logits, shift).astype(int) - maps[0]).max() <= 1
+    assert np.abs(dense.shifted(logits, shift).astype(int) - maps[0]).max() <= 1
     plain = [maps_of(before, e) for e in held]
-    assert export.weighted_score(maps, held, mix) >= export.weighted_score(plain, held, mix)
+    after, then = ([judged(m, e) for m, e in zip(found, held, strict=True)] for found in (maps, plain))
+    assert weighted(after, held, mix) >= weighted(then, held, mix)
     own = before.network.state_dict()
     moved = [k for k, v in network.network.state_dict().items() if not torch.equal(v, own[k])]
     assert set(moved) <= {"head.bias"}
@@ -80,13 +81,13 @@ def test_a_shift_that_gains_nothing_is_not_made(dataset):
     network = fitted()
     with torch.no_grad():
         network.network.head.bias += torch.tensor([100.0, 0.0, 0.0])  # nothing is ever found
-    assert set(export.calibrate(network, examples(dataset, "x01"), {}).values()) == {0.0}
+    assert set(dense.calibrated(network, examples(dataset, "x01"), {})[1].values()) == {0.0}
 
 
 def test_without_held_out_images_nothing_is_shifted():
     """No image to choose by, no shift, and no bias moved."""
     network, before = fitted(), fitted()
-    assert set(export.calibrate(network, [], {}).values()) == {0.0}
+    assert set(dense.calibrated(network, [], {})[1].values()) == {0.0}
     assert torch.equal(network.network.head.bias, before.network.head.bias)
 
 

@@ -56,6 +56,7 @@ class EvaluateOptions(Options):
     """What `evaluate` may be told."""
 
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write one row per image here.")] = None
+    coco: Annotated[Path | None, typer.Option("--coco", help="Folder: also write truth.json and results.json.")] = None
 
 
 @app.command()
@@ -66,7 +67,7 @@ def evaluate(
     truth: Truth,
     options: EvaluateOptions,
 ) -> int:
-    """Compare results with the truth: DSB score, AP, F1, SEG, PQ, AJI, counts, with 95 % intervals.
+    """Compare results with the truth: DSB score, AP, F1, SEG, PQ, AJI, counts, with 95 % intervals; COCO's mAP.
 
     \b
     Example:
@@ -75,12 +76,15 @@ def evaluate(
             --bootstrap-groups groups.tsv --json scores.json --csv images.csv
     """
     from slidebatch.evaluate import evaluate as judge
+    from slidebatch.evaluate import write_coco
 
-    _make_room(options.json, options.csv)
+    _make_room(options.json, options.csv, options.coco and options.coco / "results.json")
     how = _bootstrap(options)
     judged = judge(predicted, truth, options.subset, _column(options.groups, options.column), how, options.shapes)
     _write(options.json, judged.to_json() + "\n")
     _write(options.csv, judged.to_csv())
+    if options.coco is not None:
+        write_coco(options.coco, predicted, truth, options.subset, options.shapes)
     say(judged.describe())
     return SOME_MISSING if judged.missing else 0
 

@@ -11,7 +11,7 @@ from slidebatch.evaluate.intervals import Bootstrap
 from slidebatch.evaluate.scores import ALL, Evaluation, ImageScore, image_score, missing_score
 from slidebatch.evaluate.sides import Side, open_side
 from slidebatch.evaluate.tables import Column, few, of_all, read_column, read_ids, read_shapes
-from slidebatch.metrics import LabelImage, scores
+from slidebatch.metrics import LabelImage, Overlap, Ranked, overlap, ranked, scores_of, unpredicted
 
 
 def evaluate(
@@ -44,8 +44,10 @@ def evaluate(
     how = bootstrap or Bootstrap()
     heading = grouped(Column(Path(groups)) if isinstance(groups, str | Path) else groups, chosen.ids, "modality")
     cluster = grouped(how.groups, chosen.ids, "group") if how.groups else {i: i for i in chosen.ids}
-    rows = tuple(_score(i, (heading[i], cluster[i]), ours, theirs) for i in chosen.ids)
-    return Evaluation(rows, how, chosen.notes, chosen.extra)
+    found = [_score(i, (heading[i], cluster[i]), ours, theirs) for i in chosen.ids]
+    ranks = [rank for _, rank in found if rank is not None]
+    known = tuple(ranks) if len(ranks) == len(found) and any(i in ours.ids for i in chosen.ids) else ()
+    return Evaluation(tuple(row for row, _ in found), how, chosen.notes, chosen.extra, known)
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,21 @@ def label_images(image: str, ours: Side, theirs: Side) -> tuple[LabelImage, Labe
     return predicted, truth
 
 
-def _score(image: str, groups: tuple[str, str], ours: Side, theirs: Side) -> ImageScore:
+def _score(image: str, groups: tuple[str, str], ours: Side, theirs: Side) -> tuple[ImageScore, Ranked | None]:
+    """An image's row, and its ranking where the prediction has scores."""
     if image not in ours.ids:
-        return missing_score(image, *groups, truth=theirs.count(image))
+        truths = theirs.count(image)
+        return missing_score(image, *groups, truth=truths), unpredicted(truths)
     try:
-        return image_score(image, *groups, scores(*label_images(image, ours, theirs)))
+        found = overlap(*label_images(image, ours, theirs))
     except ValueError as error:
         raise InputError(f"{image}: {error}") from error
+    told = ours.scores(image)
+    return image_score(image, *groups, scores_of(found)), None if told is None else _ranked(image, found, told)
+
+
+def _ranked(image: str, found: Overlap, told: dict[int, float]) -> Ranked:
+    try:
+        return ranked(found, [told[label] for label in found.pred_label.tolist()])
+    except KeyError as error:
+        raise InputError(f"{image}: the table of nuclei has no row for {error}; validate the results.") from error

@@ -15,7 +15,7 @@ import numpy as np
 
 from slidebatch.evaluate.intervals import Bootstrap, Floats, ratio_intervals
 from slidebatch.evaluate.text import described, means_table
-from slidebatch.metrics import DSB_THRESHOLDS, Scores
+from slidebatch.metrics import DSB_THRESHOLDS, Ranked, Scores, coco_ap, coco_map
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,12 +107,14 @@ class Evaluation:
     bootstrap   how intervals are made; their groups are the images' `cluster`
     notes       what the reader must know: images missing, ignored
     extra       ids that were predicted and have no truth: they are in no score
+    ranks       what each image adds to COCO's mAP; none where the prediction has no scores
     """
 
     images: tuple[ImageScore, ...]
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     notes: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    ranks: tuple[Ranked, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -143,6 +145,14 @@ class Evaluation:
             for name, scores in self.headings.items()
         }
 
+    @cached_property
+    def coco(self) -> dict[str, dict[str, float]]:
+        """COCO's mAP over all images of each heading, at IoU 0.5, 0.75 and the mean of ten; empty without scores."""
+        if not self.ranks:
+            return {}
+        rank = {score.slide: rank for score, rank in zip(self.images, self.ranks, strict=True)}
+        return {name: _coco([rank[s.slide] for s in scores]) for name, scores in self.headings.items()}
+
     def frame(self) -> pd.DataFrame:
         """One row per image; `ap` spread over columns ap_0.50 ... ap_0.95."""
         import pandas as pd
@@ -158,11 +168,12 @@ class Evaluation:
         return text.getvalue()
 
     def to_json(self) -> str:
-        """Means, intervals, AP by threshold, ids missing and extra, notes and images as JSON; NaN is null."""
+        """Means, intervals, AP by threshold, COCO's mAP, ids missing and extra, notes, images: JSON; NaN is null."""
         told = {
             "means": self.means,
             "intervals": self.intervals,
             "ap": {name: {f"{t:.2f}": v for t, v in row.items()} for name, row in self.ap.items()},
+            "coco": self.coco,
             "missing": self.missing,
             "extra": self.extra,
             "notes": self.notes,
@@ -176,7 +187,7 @@ class Evaluation:
         return means_table(self)
 
     def describe(self) -> str:
-        """`to_text`, rates, AP by threshold, and the notes."""
+        """`to_text`, rates, AP by threshold, COCO's mAP where there are scores, and the notes."""
         return described(self)
 
 
@@ -195,6 +206,10 @@ POOLED: dict[str, Pooled] = {
     "seg_pooled": lambda s: (s.seg * s.truth, s.truth),
 }
 """Measures over all nuclei of all images alike: what an image adds to the ratio's top and bottom."""
+
+
+def _coco(ranks: Sequence[Ranked]) -> dict[str, float]:
+    return {"map50": coco_ap(ranks, 0.5), "map75": coco_ap(ranks, 0.75), "map": coco_map(ranks)}
 
 
 def _means(scores: Sequence[ImageScore]) -> dict[str, float]:

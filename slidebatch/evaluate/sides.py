@@ -24,6 +24,7 @@ class Side:
     read    the lazy label image (Y, X) of an id; a CSV's needs its shape
     shape   what is known of an id's shape without the other side: (Y, X), or None
     count   nuclei of an id
+    scores  how sure the network was of each nucleus of an id, by label; None where nobody says
     """
 
     name: str
@@ -32,6 +33,7 @@ class Side:
     read: Callable[[str, Shape | None], LabelImage]
     shape: Callable[[str], Shape | None]
     count: Callable[[str], int]
+    scores: Callable[[str], dict[int, float] | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,16 @@ def _results(place: Path) -> Side:
         y, x = results.labels(image).shape
         return y, x
 
-    return Side(str(place), done, frozenset(results.names), read, shape_of, lambda i: nuclei(results.labels(i)))
+    def scores_of(image: str) -> dict[int, float] | None:
+        table = results.instances(image)
+        if "score" not in table.columns:
+            return None
+        return dict(zip(table["label"].tolist(), table["score"].tolist(), strict=True))
+
+    def count(image: str) -> int:
+        return nuclei(results.labels(image))
+
+    return Side(str(place), done, frozenset(results.names), read, shape_of, count, scores_of)
 
 
 def _folder(place: Path) -> Side:

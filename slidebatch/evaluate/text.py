@@ -23,6 +23,8 @@ class Judged(Protocol):
     @property
     def ap(self) -> dict[str, dict[float, float]]: ...
     @property
+    def coco(self) -> dict[str, dict[str, float]]: ...
+    @property
     def notes(self) -> tuple[str, ...]: ...
 
 
@@ -51,10 +53,18 @@ def ap_table(evaluation: Judged) -> str:
     return table(rows)
 
 
+def coco_table(evaluation: Judged) -> str:
+    """COCO's mAP of every heading; empty where there are no scores."""
+    names = ("map50", "map75", "map")
+    rows = [["COCO", *names]]
+    rows += [[name, *(f"{row[n]:.4f}" for n in names)] for name, row in evaluation.coco.items()]
+    return table(rows) if evaluation.coco else ""
+
+
 def described(evaluation: Judged) -> str:
     """All tables, then the notes, a line each."""
-    tables = [made(evaluation) for made in (means_table, rates_table, ap_table)]
-    return "\n\n".join(tables) + "".join(f"\n{note}" for note in evaluation.notes)
+    tables = [made(evaluation) for made in (means_table, rates_table, ap_table, coco_table)]
+    return "\n\n".join(filter(None, tables)) + "".join(f"\n{note}" for note in evaluation.notes)
 
 
 def span(low: float, high: float) -> str:

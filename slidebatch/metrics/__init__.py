@@ -1,12 +1,14 @@
 """How well one label image agrees with another: counts, AP, F1, SEG, PQ, AJI, equality up to renaming.
 
 AP here is TP / (TP + FP + FN) at one IoU threshold, as the 2018 Data Science Bowl scored it; COCO's measure
-is another one. Label images are integers (Y, X), 0 for background; a label is one nucleus, whether its pixels are
-connected or not. Each measure is a function of two label images; `scores` gives all of them from one pass.
+is another one (`coco_ap`, `coco_map`), and needs scores. Label images are integers (Y, X), 0 for background; a label
+is one nucleus, whether its pixels are connected or not. Each measure is a function of two label images; `scores` gives
+all of them from one pass.
 """
 
 from __future__ import annotations
 
+from slidebatch.metrics.coco import Ranked, coco_ap, coco_map, ranked, unpredicted
 from slidebatch.metrics.matching import (
     DSB_THRESHOLDS,
     Counts,
@@ -19,7 +21,7 @@ from slidebatch.metrics.matching import (
     f1,
     matches,
 )
-from slidebatch.metrics.measures import Panoptic, Scores, aji, equal_up_to_renaming, panoptic, scores, seg
+from slidebatch.metrics.measures import Panoptic, Scores, aji, equal_up_to_renaming, panoptic, scores, scores_of, seg
 from slidebatch.metrics.overlaps import LabelImage, Labels, Overlap, areas, overlap
 
 __all__ = [
@@ -29,10 +31,13 @@ __all__ = [
     "Labels",
     "Overlap",
     "Panoptic",
+    "Ranked",
     "Scores",
     "aji",
     "areas",
     "average_precision",
+    "coco_ap",
+    "coco_map",
     "counts",
     "counts_at",
     "counts_by_threshold",
@@ -43,6 +48,9 @@ __all__ = [
     "matches",
     "overlap",
     "panoptic",
+    "ranked",
     "scores",
+    "scores_of",
     "seg",
+    "unpredicted",
 ]

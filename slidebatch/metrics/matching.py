@@ -11,7 +11,7 @@ from slidebatch.metrics.overlaps import Floats, Ints, LabelImage, Overlap, overl
 DSB_THRESHOLDS: tuple[float, ...] = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """IoU thresholds of the 2018 Data Science Bowl: 0.50, 0.55, ..., 0.95."""
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """IoU is a ratio of integers: a pair at the threshold must not fall to the rounding of 0.55 and the like."""
 
 
@@ -66,7 +66,7 @@ def matched_rows(found: Overlap, iou: Floats, least: float) -> Ints:
 
     Those at a higher threshold are the first of them: what comes later never undoes a pair.
     """
-    rows = np.flatnonzero(iou >= least - _ROUNDING)
+    rows = np.flatnonzero(iou >= least - ROUNDING)
     rows = rows[np.lexsort((found.truth[rows], found.pred[rows], -iou[rows]))]
     seen_pred: set[int] = set()
     seen_truth: set[int] = set()
@@ -94,7 +94,7 @@ def counts_at(found: Overlap, thresholds: tuple[float, ...] = DSB_THRESHOLDS) ->
     iou = found.iou()
     reached = iou[matched_rows(found, iou, min(thresholds))]
     n_pred, n_truth = len(found.pred_label), len(found.truth_label)
-    right = {t: int(np.count_nonzero(reached >= t - _ROUNDING)) for t in thresholds}
+    right = {t: int(np.count_nonzero(reached >= t - ROUNDING)) for t in thresholds}
     return {t: Counts(tp, n_pred - tp, n_truth - tp) for t, tp in right.items()}
 
 

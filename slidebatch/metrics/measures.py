@@ -52,7 +52,11 @@ class Scores:
 
 def scores(pred: LabelImage, truth: LabelImage) -> Scores:
     """Every measure of two label images (Y, X) of one shape, from one overlap. ValueError: shapes differ."""
-    found = overlap(pred, truth)
+    return scores_of(overlap(pred, truth))
+
+
+def scores_of(found: Overlap) -> Scores:
+    """`scores` of an overlap that is already there."""
     by_threshold = counts_at(found)
     return Scores(by_threshold, seg_of(found), panoptic_of(found), aji_of(found), merged_of(found), split_of(found))
 

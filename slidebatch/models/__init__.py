@@ -8,9 +8,10 @@
     gpus(), why_no_gpu()  the GPUs here, or what is missing for one
     give_back(device)     memory of a GPU that this process no longer uses
 
-Dense networks (`networks`) are found by the name of their kind, or of weights that ship with the package. Other
-families are modules with two functions, `card` and `load`, each of (settings, device, threads). A name with a dot in
-it is such a module of the user's own, such as `my_package.my_network`.
+Networks with weights (`networks`) are found by the name of their kind, or of weights that ship with the package; the
+card of the weights says which they are, and so whether `dense` or `detector` runs them. Others are modules with two
+functions, `card` and `load`, each of (settings, device, threads). A name with a dot in it is such a module of the
+user's own, such as `my_package.my_network`.
 torch is imported when a network of it is first asked for, so that reading a config stays quick.
 """
 
@@ -31,6 +32,9 @@ __all__ = ["ModelSpec", "card", "give_back", "gpus", "load", "names", "pick_devi
 DENSE = ("simple_conv", "small_unet", "small_unet_dense", "unet")
 """The kinds of dense networks, as `networks.NETWORKS` has them; told here so that naming them needs no torch."""
 
+DETECTORS = ("mask_rcnn",)
+"""The kinds of detectors, as `networks.DETECTORS` has them."""
+
 SHIPPED = Path(__file__).parent / "weights"
 
 _CARDS = {
@@ -45,19 +49,19 @@ _LOADERS = {
 
 def names() -> list[str]:
     """Registered names, those of shipped weights among them, sorted."""
-    return sorted({*_LOADERS, *DENSE, *_shipped()})
+    return sorted({*_LOADERS, *DENSE, *DETECTORS, *_shipped()})
 
 
 def card(spec: ModelSpec, device: str = "cpu") -> Card:
     """The card of a network. ModelError for an unknown name, missing or contradictory weights, wrong settings."""
-    made: Card = _dense().card(spec, device) if _is_dense(spec) else _call(_CARDS, spec, device)
+    made: Card = _runner(spec).card(spec, device) if _has_weights(spec) else _call(_CARDS, spec, device)
     return made
 
 
 def load(spec: ModelSpec, device: str = "cpu") -> Model:
     """The network on a device, "cpu" or "cuda". ModelError as `card`, and for weights that do not fit."""
     device = pick_device(device)
-    made: Model = _dense().load(spec, device) if _is_dense(spec) else _call(_LOADERS, spec, device)
+    made: Model = _runner(spec).load(spec, device) if _has_weights(spec) else _call(_LOADERS, spec, device)
     return made
 
 
@@ -66,7 +70,7 @@ def settle(spec: ModelSpec, device: str = "cpu") -> ModelSpec:
 
     ModelError as `card`. Networks that have no engines keep theirs.
     """
-    settled: ModelSpec = _dense().settle(spec, device) if _is_dense(spec) else spec
+    settled: ModelSpec = _runner(spec).settle(spec, device) if _has_weights(spec) else spec
     return settled
 
 
@@ -118,19 +122,19 @@ def _shipped() -> list[str]:
     return [path.stem for path in SHIPPED.glob("*.safetensors")]
 
 
-def _is_dense(spec: ModelSpec) -> bool:
-    return spec.name in DENSE or spec.name in _shipped()
+def _has_weights(spec: ModelSpec) -> bool:
+    return spec.name in (*DENSE, *DETECTORS, *_shipped())
 
 
-def _dense() -> Any:
-    return import_module("slidebatch.models.dense")
+def _runner(spec: ModelSpec) -> Any:
+    return import_module("slidebatch.models.stored").runner(spec)
 
 
 def _call(doors: Mapping[str, str], spec: ModelSpec, device: str) -> Any:
     fixed = [k for k, v in (("engine", "auto"), ("precision", "auto"), ("tta", "none")) if getattr(spec, k) != v]
     if fixed:
         raise ModelError(
-            f"{spec.name} is no dense network of slidebatch's and knows no {', '.join(fixed)}; leave it out."
+            f"{spec.name} is no network with weights of slidebatch's and knows no {', '.join(fixed)}; leave it out."
         )
     door: Callable[[Mapping[str, Any], str, int], Any] = _own(doors, spec) if "." in spec.name else _known(doors, spec)
     return door(spec.options, device, spec.threads)

@@ -12,6 +12,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from slidebatch.models import networks
 from slidebatch.models.engines import Choice, Forward, choose, forward
 from slidebatch.models.halving import Halving
 from slidebatch.models.lanes import Begun, Lane, Maps, Patches, lane_to, room_for_weights
-from slidebatch.models.networks import Architecture
+from slidebatch.models.networks import Architecture, DenseArchitecture
 from slidebatch.models.protocol import Card, Place
 from slidebatch.models.spec import ModelSpec
 from slidebatch.models.views import VIEWS, View
@@ -197,10 +198,10 @@ def _choice(spec: ModelSpec, device: str, architecture: Architecture) -> Choice:
     return choose(spec.engine, spec.precision, device.split(":")[0], networks.unrolled(architecture))
 
 
-def _architecture(card: CardFile, where: str) -> Architecture:
+def _architecture(card: CardFile, where: str) -> DenseArchitecture:
     """The architecture of a card, consistent with what else the card says, and fit to be run in patches."""
     try:
-        architecture = networks.architecture(card.network, card.architecture)
+        architecture: Any = networks.architecture(card.network, card.architecture)
     except ModelError as error:
         raise ModelError(f"{where}: its card cannot be used: {error}") from error
     if flaw := networks.flaw(architecture):
@@ -214,7 +215,8 @@ def _architecture(card: CardFile, where: str) -> Architecture:
         wrong.append(f"margin_px (found {card.margin_px}, expected at least {architecture.margin_px})")
     if wrong:
         raise ModelError(f"{where}: its card contradicts the architecture: {', '.join(wrong)}; correct the card.")
-    return architecture
+    dense: DenseArchitecture = architecture
+    return dense
 
 
 def _digest(weights: str, card: CardFile, choice: Choice, running: Running) -> str:

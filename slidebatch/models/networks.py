@@ -1,4 +1,4 @@
-"""The dense networks by name: what fixes each one's tensors, and how to build it.
+"""The networks that can be fitted, by name: what fixes each one's tensors, and how to build it.
 
 `architecture` checks what a card or a training config says of a network, `build` makes the network itself, untrained.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +16,7 @@ from torch import nn
 
 from slidebatch.errors import ModelError
 from slidebatch.models import simple_conv, small_unet, small_unet_dense, unet
+from slidebatch.models.protocol import Family
 
 Build = Callable[[Any], nn.Module]
 
@@ -24,13 +26,16 @@ NETWORKS: dict[str, tuple[type[Any], Build]] = {
     "small_unet_dense": (small_unet_dense.Architecture, small_unet_dense.SmallUNetDense),
     "unet": (unet.Architecture, unet.UNet),
 }
+"""Dense networks."""
+
+DETECTORS = {"mask_rcnn": "slidebatch.models.mask_rcnn:MaskRCNN"}
+"""Detectors, each in a module with its `Architecture`; imported when asked for, as torchvision takes a while."""
 
 
 class Architecture(Protocol):
-    """What the engine and the training must know of a dense network before its tensors.
+    """What the engine and the training must know of a network before its tensors.
 
     channels   image channels
-    classes    class maps, background first
     stride_px  images and patches start and end on multiples of this
     margin_px  the farthest pixel that an answer depends on, or the overlap that is stated in its place
     """
@@ -38,11 +43,22 @@ class Architecture(Protocol):
     @property
     def channels(self) -> int: ...
     @property
-    def classes(self) -> int: ...
-    @property
     def stride_px(self) -> int: ...
     @property
     def margin_px(self) -> int: ...
+
+
+class DenseArchitecture(Architecture, Protocol):
+    """The same of a dense network. classes: class maps, background first."""
+
+    @property
+    def classes(self) -> int: ...
+
+
+def family(network: str) -> Family:
+    """Whether a network answers with class maps or with detections. ModelError for an unknown one."""
+    _found(network)
+    return "detections" if network in DETECTORS else "dense"
 
 
 def architecture(network: str, settings: Mapping[str, Any]) -> Architecture:
@@ -66,13 +82,13 @@ def architecture(network: str, settings: Mapping[str, Any]) -> Architecture:
 def build(network: str, settings: Mapping[str, Any]) -> nn.Module:
     """The untrained network of an architecture: (N, channels, Y, X) float32 -> (N, classes, Y, X) logits.
 
-    ModelError as `architecture`.
+    Detectors answer as `mask_rcnn.MaskRCNN` does. ModelError as `architecture`.
     """
     return _found(network)[1](architecture(network, settings))
 
 
 def flaw(made: Architecture) -> str:
-    """Why patches of a network cannot be put together seamlessly; empty where they can."""
+    """Why a network cannot be run in patches, or not at all; empty where it can."""
     return str(getattr(made, "flaw", ""))
 
 
@@ -82,8 +98,13 @@ def unrolled(made: Architecture) -> bool:
 
 
 def _found(network: str) -> tuple[type[Any], Build]:
-    if network not in NETWORKS:
-        near = difflib.get_close_matches(network, NETWORKS, 1)
+    every = [*NETWORKS, *DETECTORS]
+    if network not in every:
+        near = difflib.get_close_matches(network, every, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ModelError(f"no dense network is named {network!r}; {hint}there are {', '.join(NETWORKS)}.")
-    return NETWORKS[network]
+        raise ModelError(f"no network is named {network!r}; {hint}there are {', '.join(every)}.")
+    if network in NETWORKS:
+        return NETWORKS[network]
+    module, build = DETECTORS[network].split(":")
+    made = import_module(module)
+    return made.Architecture, getattr(made, build)

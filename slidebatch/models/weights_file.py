@@ -22,6 +22,9 @@ from slidebatch.models import SHIPPED
 from slidebatch.spec import Spec
 from slidebatch.store import write_atomically, write_json
 
+MOST_TOLD = 8
+"""Tensors of one fault that are named; another architecture would fill pages."""
+
 
 class CardFile(Spec):
     """A model card as it is stored.
@@ -89,7 +92,7 @@ def checked_digest(path: Path, card: CardFile) -> str:
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
     """Fill a network's tensors from a file, all of them and no other; changes `network`.
 
-    ModelError names every missing, unexpected, misshapen and wrongly typed tensor at once.
+    ModelError names missing, unexpected, misshapen and wrongly typed tensors at once.
     """
     found = read_tensors(path)
     wanted = network.state_dict()
@@ -100,7 +103,7 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
 
 
 def tensor_faults(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
-    """What keeps `found` from filling `wanted`, in words; empty where nothing does."""
+    """What keeps `found` from filling `wanted`, in words, the first tensors by name; empty where nothing does."""
     shared = sorted(set(found) & set(wanted))
     lists = {
         "missing": sorted(set(wanted) - set(found)),
@@ -116,7 +119,13 @@ def tensor_faults(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.
             if found[k].dtype != wanted[k].dtype
         ],
     }
-    return "; ".join(f"{fault} {', '.join(names)}" for fault, names in lists.items() if names)
+    return "; ".join(f"{fault} {_told(names)}" for fault, names in lists.items() if names)
+
+
+def _told(names: list[str]) -> str:
+    """Names in words; of many the first ones, and how many more there are."""
+    more = len(names) - MOST_TOLD
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_TOLD])} and {more} more"
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from slidebatch.errors import ConfigError
+from slidebatch.models import networks
+from slidebatch.models.rois import Truth
 from slidebatch.training import warp
 from slidebatch.training.colour import recolour
 from slidebatch.training.dataset import Example, by_modality
 from slidebatch.training.spec import CropsSpec, TrainSpec
 from slidebatch.training.targets import targets
+from slidebatch.training.truths import truth
 
-Crop = tuple[Tensor, Tensor, Tensor]
-"""Image (C, Y, X) float32 in 0..1, classes (Y, X) uint8, weights (Y, X) float32."""
+Crop = tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Truth]
+"""Image (C, Y, X) float32 in 0..1; for dense networks classes (Y, X) uint8 and weights (Y, X) float32, for detectors
+the nuclei."""
 
 
 class Crops:
@@ -50,8 +54,11 @@ class Crops:
 
 def finished(image: Tensor, labels: npt.NDArray[np.int32], spec: TrainSpec, channels: int) -> Crop:
     """A crop with its targets; one channel is repeated to fill the network's."""
+    image = fitted(image, channels).contiguous()
+    if networks.family(spec.network.name) == "detections":
+        return image, truth(labels, spec.detection.least_px)
     classes, weights = targets(labels, spec.targets)
-    return fitted(image, channels).contiguous(), torch.from_numpy(classes), torch.from_numpy(weights)
+    return image, torch.from_numpy(classes), torch.from_numpy(weights)
 
 
 def fitted(image: Tensor, channels: int) -> Tensor:

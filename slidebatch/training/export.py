@@ -6,37 +6,25 @@ scored once, at the end, with the weights as they ship and the decoder's default
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from scipy.special import softmax
-from torch import nn
 
 from slidebatch.errors import ConfigError
 from slidebatch.models import networks
 from slidebatch.models.weights_file import CardFile, write_weights
-from slidebatch.training.dataset import Example, diameters_px, load, split
-from slidebatch.training.score import Fitted, Maps, held_out_score, judged, whole_maps
+from slidebatch.training.dataset import diameters_px, load, split
+from slidebatch.training.families import family
+from slidebatch.training.score import Fitted
 from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import State
 
 TYPICAL_NUCLEUS_UM = 10.0
 """Training images state no resolution; a nucleus of this diameter stands in for it."""
 
-MAPS = ("nucleus", "contour")
 PATHS = (("network", "start"), *(("data", key) for key in ("modality", "groups", "only", "exclude")))
 """Settings that may be paths: cards tell the file's name alone."""
-
-SHIFTS: dict[str, tuple[float, ...]] = {
-    "background": (-0.5, 0.0, 0.5, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.5),
-    "contour": (-0.5, 0.0, 0.5, 1.0, 1.5),
-}
-"""Tried additions to the last layer's biases, in logits; 1.4 makes of a probability of 0.8 one of 0.5."""
 
 
 def export(state: State, spec: TrainSpec, command: str) -> Path:
@@ -58,12 +46,13 @@ def card_of(fitted: Fitted, state: State, spec: TrainSpec, command: str) -> Card
     fit, held, rest = (load(spec.data, ids) for ids in (parts.fit, parts.held, parts.excluded))
     sizes = diameters_px(fit)
     low, diameter, high = (float(v) for v in np.percentile(sizes, [5, 50, 95]))
-    shift = calibrate(fitted, held, spec.data.mix) if spec.calibrate else {}
+    own = family(spec.network.name)
+    fitted, shift = own.calibrated(fitted, held, spec.data.mix) if spec.calibrate else (fitted, {})
     made = {"images": len(fit), "median_diameter_px": round(diameter, 2), "bias_shift": shift}
     return CardFile(
         network=spec.network.name,
         architecture=architecture_of(fitted),
-        maps=MAPS,
+        maps=own.MAPS,
         mpp=round(TYPICAL_NUCLEUS_UM / diameter, 3),
         diameter_um=TYPICAL_NUCLEUS_UM,
         licence=spec.licence,
@@ -72,8 +61,8 @@ def card_of(fitted: Fitted, state: State, spec: TrainSpec, command: str) -> Card
         training=history(state, spec, command) | made | {"diameters_px_5_95": [round(low, 1), round(high, 1)]},
         scores={
             "measure": "2018 Data Science Bowl score, mean over images, whole-image forward",
-            "held_out": {"images": len(held)} | scores(fitted, held),
-            "excluded": {"images": len(rest)} | scores(fitted, rest),
+            "held_out": {"images": len(held)} | _rounded(own.scores(fitted, held)),
+            "excluded": {"images": len(rest)} | _rounded(own.scores(fitted, rest)),
         },
     )
 
@@ -93,47 +82,5 @@ def history(state: State, spec: TrainSpec, command: str) -> dict[str, Any]:
     return {"command": command, "epochs": state.epoch, "seconds": seconds, "settings": settings}
 
 
-def scores(fitted: Fitted, examples: Sequence[Example]) -> dict[str, float]:
-    """Data Science Bowl scores by modality and of all; nothing without images."""
-    if not examples:
-        return {}
-    found = held_out_score(fitted.maps, examples, fitted.margin_px, fitted.stride_px)
-    return {name: round(value, 4) for name, value in found.items()}
-
-
-def calibrate(fitted: Fitted, held: Sequence[Example], mix: dict[str, float]) -> dict[str, float]:
-    """Set the last layer's biases so that 0.5 is the best threshold on the held-out images; the shifts used.
-
-    The loss weighs rims and gaps more than their share, which makes nuclei too large and merges them at 0.5;
-    a shift of the biases takes that back exactly. Images count by their modality's share in `mix`; where a shift
-    is no better than none, or without held-out images, nothing is shifted. Changes the network.
-    """
-    if not held:
-        return dict.fromkeys(SHIFTS, 0.0)
-    logits = [whole_maps(fitted.logits, e, fitted.margin_px, fitted.stride_px) for e in held]
-    choices = [dict(zip(SHIFTS, values, strict=True)) for values in itertools.product(*SHIFTS.values())]
-    choices.sort(key=lambda choice: any(choice.values()))  # none first: a shift must be better than none
-    found = [weighted_score([shifted(z, c) for z in logits], held, mix) for c in choices]
-    best = choices[int(np.argmax(found))]
-    head = fitted.network.head
-    assert isinstance(head, nn.Conv2d)
-    assert head.bias is not None
-    with torch.no_grad():
-        head.bias.add_(torch.tensor([best["background"], 0.0, best["contour"]]))
-    return best
-
-
-def shifted(logits: npt.NDArray[np.float32], shift: dict[str, float]) -> Maps:
-    """Class maps (2, Y, X) uint8 of logits (3, Y, X) after a shift of the biases."""
-    biases = np.array([shift["background"], 0.0, shift["contour"]], np.float32)
-    chance = softmax(logits + biases[:, None, None], axis=0)
-    return np.rint(255 * chance[1:]).astype(np.uint8)
-
-
-def weighted_score(maps: Sequence[Maps], examples: Sequence[Example], mix: dict[str, float]) -> float:
-    """Data Science Bowl score at the decoder's defaults: means by modality, weighted by their shares in `mix`."""
-    found = [judged(m, e) for m, e in zip(maps, examples, strict=True)]
-    names = sorted({e.modality for e in examples})
-    means = [np.mean([s for s, e in zip(found, examples, strict=True) if e.modality == n]) for n in names]
-    shares = [mix.get(n, float(sum(e.modality == n for e in examples))) for n in names]
-    return float(np.average(means, weights=shares))
+def _rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}

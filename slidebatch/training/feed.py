@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,8 +16,9 @@ from slidebatch.training.dataset import Example
 from slidebatch.training.grid import Grid
 from slidebatch.training.spec import CropsSpec, TrainSpec
 
-Batch = list[Tensor]
-"""Images (N, C, Y, X) float32, classes (N, Y, X) uint8, weights (N, Y, X) float32."""
+Batch = list[Any]
+"""Images (N, C, Y, X) float32; for dense networks classes (N, Y, X) uint8 and weights (N, Y, X) float32, for detectors
+a list of N `Truth`s."""
 
 
 class Source(Protocol):
@@ -60,6 +62,12 @@ def steps_per_epoch(crops: Source, spec: TrainSpec) -> int:
     return max(1, len(crops) // spec.batch)
 
 
+def collated(crops: Sequence[Crop]) -> Batch:
+    """Crops as a batch: tensors stacked, truths side by side."""
+    parts = list(zip(*crops, strict=True))
+    return [torch.stack(part) if isinstance(part[0], Tensor) else list(part) for part in parts]
+
+
 def batches(
     crops: Source, spec: TrainSpec, steps: range, share: tuple[int, int] = (0, 1), pinned: bool = False
 ) -> Iterator[Batch]:
@@ -74,6 +82,7 @@ def batches(
         DataLoader(
             _Numbered(crops),
             batch_sampler=numbers,  # type: ignore[arg-type]
+            collate_fn=collated,
             num_workers=spec.loaders,
             prefetch_factor=4 if spec.loaders else None,
             pin_memory=pinned,

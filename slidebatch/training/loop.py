@@ -23,17 +23,16 @@ from slidebatch.models.engines import has_bfloat16
 from slidebatch.store import digest
 from slidebatch.training import record
 from slidebatch.training.dataset import Example, Split, diameters_px, load, split
+from slidebatch.training.families import family
 from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
 from slidebatch.training.limits import EPOCH, SCORE, gpu_memory, refuse_late, scores_after
-from slidebatch.training.losses import check_weights, loss_of
-from slidebatch.training.optimise import average, rate
+from slidebatch.training.optimise import average, forget, kept, rate, rest
 from slidebatch.training.ranks import Ranks, joined
-from slidebatch.training.score import Fitted, held_out_score
+from slidebatch.training.score import Fitted
 from slidebatch.training.spec import TrainSpec
 from slidebatch.training.state import Row, State, begin, restore, save
 
 CHECKPOINT = "checkpoint.pt"
-CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,10 @@ def check_network(spec: TrainSpec) -> None:
     architecture = networks.architecture(spec.network.name, spec.network.settings)
     if flaw := networks.flaw(architecture):
         raise ConfigError(f"network: {spec.network.name} could not be run in patches: {flaw}.")
-    if architecture.classes != CLASSES:
-        raise ConfigError(
-            f"network.settings.classes is {architecture.classes}; there are targets for {CLASSES}: background, "
-            "nucleus and contour."
-        )
-    check_weights(spec.loss, CLASSES)
+    family(spec.network.name).check(spec)
+    parts = dict(networks.build(spec.network.name, spec.network.settings).named_modules()) if spec.frozen else {}
+    if unknown := [name for name in spec.frozen if name not in parts]:
+        raise ConfigError(f"frozen: {spec.network.name} has no part {', '.join(unknown)}; see its tensors' names.")
 
 
 def dtype(precision: str, device: str) -> torch.dtype:
@@ -175,27 +172,32 @@ def epoch(state: State, network: nn.Module, stream: Iterator[Batch], course: Cou
     first = state.epoch * course.steps_per_epoch
     for number in range(first, first + course.steps_per_epoch):
         losses.append(step(state, network, next(stream), number, course))
-        course.tell(Told(number + 1, course.steps, losses[-1]))
+        course.tell(Told(number + 1, course.steps, losses[-1]["loss"]))
     state.epoch += 1
     return {
         "epoch": state.epoch,
-        "loss": float(np.mean(losses)),
+        **{name: float(np.mean([found[name] for found in losses])) for name in losses[0]},
         "learning_rate": state.optimiser.param_groups[0]["lr"],
         "seconds": time.perf_counter() - started,
     }
 
 
-def step(state: State, network: nn.Module, batch: Sequence[torch.Tensor], number: int, course: Course) -> float:
-    """One step of the optimiser and of the averaged weights; the loss of this process's part of the batch."""
+def step(state: State, network: nn.Module, batch: Batch, number: int, course: Course) -> Row:
+    """One step of the optimiser and of the averaged weights; the loss of this process's part of the batch.
+
+    Where the loss has parts, these are told too, as `loss_<part>`.
+    """
     spec, device = course.spec, course.ranks.device
-    images, classes, weights = (part.to(device, non_blocking=True) for part in batch)
-    images = images.contiguous(memory_format=torch.channels_last)
+    placed = [part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part for part in batch]
+    placed[0] = placed[0].contiguous(memory_format=torch.channels_last)
+    still = kept(number, course.steps, spec.frozen)
+    rest(state.network, spec.frozen, still)
     share = rate(number, course.steps, spec.schedule, state.falls)
     for group in state.optimiser.param_groups:
         group["lr"] = spec.optimiser.learning_rate * share
     with torch.autocast(device.type, course.precision, enabled=course.precision is not torch.float32):
-        logits = network(images)
-    loss = loss_of(logits.float(), classes.long(), weights, spec.loss)
+        parts = family(spec.network.name).losses(network, placed, spec)
+    loss = torch.stack(list(parts.values())).sum() if len(parts) > 1 else parts["loss"]
     if not torch.isfinite(loss):
         raise SlidebatchError(
             f"step {number}: the loss is {float(loss.detach())}; lower optimiser.learning_rate, "
@@ -203,13 +205,15 @@ def step(state: State, network: nn.Module, batch: Sequence[torch.Tensor], number
         )
     state.optimiser.zero_grad()
     state.scaler.scale(loss).backward()
+    forget(state.network, still)
     if spec.optimiser.clip is not None:
         state.scaler.unscale_(state.optimiser)
         nn.utils.clip_grad_norm_(state.network.parameters(), spec.optimiser.clip)
     state.scaler.step(state.optimiser)
     state.scaler.update()
     average(state.averaged, state.network, number, spec.ema)
-    return float(loss.detach())
+    told = {f"loss_{name}": float(part.detach()) for name, part in parts.items()} if len(parts) > 1 else {}
+    return {"loss": float(loss.detach())} | told
 
 
 def scored(state: State, held: Sequence[Example], course: Course) -> Row:
@@ -217,8 +221,9 @@ def scored(state: State, held: Sequence[Example], course: Course) -> Row:
 
     Without held-out images the last weights are the best.
     """
-    fitted = Fitted(state.averaged, networks.architecture(course.spec.network.name, course.spec.network.settings))
-    found = held_out_score(fitted.maps, held, fitted.margin_px, fitted.stride_px) if held else {}
+    name = course.spec.network.name
+    fitted = Fitted(state.averaged, networks.architecture(name, course.spec.network.settings))
+    found = family(name).held_out(fitted, held) if held else {}
     scores = course.ranks.told(found)
     score = scores.get("all", float(state.epoch))
     if score > state.best_score:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -45,3 +46,21 @@ def average(mean: nn.Module, network: nn.Module, step: int, decay: float) -> Non
             kept.lerp_(new, share)
         else:
             kept.copy_(new)
+
+
+def kept(step: int, total: int, frozen: Mapping[str, float]) -> list[str]:
+    """The parts of a network that stay as they are at a step of `total`; `frozen`: for what share of all steps."""
+    return [name for name, share in frozen.items() if step < share * total]
+
+
+def rest(network: nn.Module, frozen: Iterable[str], still: Sequence[str]) -> None:
+    """Have the norms of `still` collect no statistics, and those of other once frozen parts do. Changes `network`."""
+    for name in frozen:
+        network.get_submodule(name).train(name not in still)
+
+
+def forget(network: nn.Module, still: Sequence[str]) -> None:
+    """Drop the gradients of parts, so that a step leaves their weights as they are. Changes `network`."""
+    for name in still:
+        for weight in network.get_submodule(name).parameters():
+            weight.grad = None

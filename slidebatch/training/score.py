@@ -58,12 +58,21 @@ class Fitted:
 
 def whole_maps(forward: Forward[T], example: Example, margin_px: int, stride_px: int) -> npt.NDArray[T]:
     """What a network answers (K, Y, X) for a whole image, mirrored beyond its edges as the engine does."""
+    height, width = example.labels.shape
+    image, before = mirrored(example, margin_px, stride_px)
+    return forward(image)[0, :, before : before + height, before : before + width]
+
+
+def mirrored(example: Example, margin_px: int, stride_px: int) -> tuple[npt.NDArray[np.float32], int]:
+    """A whole image (1, C, Y, X) in 0..1, mirrored beyond its edges to multiples of the stride, at least the margin.
+
+    Also by how many pixels, above and to the left.
+    """
     image = example.normalised()
-    height, width = image.shape[1:]
     before = -(-margin_px // stride_px) * stride_px
-    after = [before + -n % stride_px for n in (height, width)]
+    after = [before + -n % stride_px for n in image.shape[1:]]
     padded = np.pad(image, [(0, 0), (before, after[0]), (before, after[1])], mode="reflect")
-    return forward(np.ascontiguousarray(padded[None]))[0, :, before : before + height, before : before + width]
+    return np.ascontiguousarray(padded[None]), before
 
 
 def judged(maps: Maps, example: Example, spec: DecodeSpec = DEFAULT) -> float:
@@ -80,10 +89,22 @@ def held_out_score(
     spec: DecodeSpec = DEFAULT,
 ) -> dict[str, float]:
     """Mean Data Science Bowl score per modality, and `all`: the mean over images."""
-    scores = [(e.modality, judged(whole_maps(forward, e, margin_px, stride_px), e, spec)) for e in examples]
-    names = sorted({name for name, _ in scores})
-    table = {name: _mean(s for n, s in scores if n == name) for name in names}
-    return table | {"all": _mean(s for _, s in scores)}
+    return means([judged(whole_maps(forward, e, margin_px, stride_px), e, spec) for e in examples], examples)
+
+
+def means(scores: Sequence[float], examples: Sequence[Example]) -> dict[str, float]:
+    """The mean of the scores of some examples per modality, and `all`: the mean over images. NaN without any."""
+    names = sorted({e.modality for e in examples})
+    table = {n: _mean(s for s, e in zip(scores, examples, strict=True) if e.modality == n) for n in names}
+    return table | {"all": _mean(scores)}
+
+
+def weighted(scores: Sequence[float], examples: Sequence[Example], mix: dict[str, float]) -> float:
+    """The means of scores by modality, weighted by the modalities' shares in `mix`, or else by their examples."""
+    found = means(scores, examples)
+    names = sorted({e.modality for e in examples})
+    shares = [mix.get(n, float(sum(e.modality == n for e in examples))) for n in names]
+    return float(np.average([found[n] for n in names], weights=shares))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -59,11 +59,14 @@ class DataSpec(Spec):
 class NetworkSpec(Spec):
     """What is fitted."""
 
-    name: str = Field(default="small_unet", description="simple_conv, small_unet, small_unet_dense or unet.")
+    name: str = Field(
+        default="small_unet", description="simple_conv, small_unet, small_unet_dense or unet; or mask_rcnn, a detector."
+    )
     settings: dict[str, Any] = Field(default={}, description="Its architecture, where it differs from the defaults.")
     start: str | None = Field(
         default=None,
-        description="Weights to start from: a .safetensors file, or the name of shipped ones; none: random ones.",
+        description="Weights to start from: a .safetensors file, the name of shipped ones, or for mask_rcnn a "
+        "checkpoint (.pth) of torchvision's; none: random ones.",
     )
 
 
@@ -110,6 +113,36 @@ class LossSpec(Spec):
     def _something(self) -> LossSpec:
         if not self.entropy and not self.dice:
             raise ValueError("entropy and dice are both 0; one must count")
+        return self
+
+
+class DetectionSpec(Spec):
+    """What a detector learns from in each crop, and what its errors weigh; dense networks have `targets` and `loss`."""
+
+    anchors: PositiveInt = Field(default=256, description="Anchors of a crop in the loss.")
+    anchors_positive: Share = Field(default=0.5, description="Largest share of them that lie on nuclei.")
+    anchor_iou: tuple[Share, Share] = Field(
+        default=(0.3, 0.7),
+        description="An anchor is background below the first overlap with any nucleus, and a nucleus above the second.",
+    )
+    regions: PositiveInt = Field(default=128, description="Proposals of a crop in the loss.")
+    regions_positive: Share = Field(default=0.25, description="Largest share of them that lie on nuclei.")
+    region_iou: Share = Field(default=0.5, description="A proposal with this overlap is that nucleus.")
+    before: PositiveInt = Field(
+        default=500, description="Proposals of 256 x 256 px of each level that compete for being learned from."
+    )
+    proposals: PositiveInt = Field(default=500, description="Proposals of 256 x 256 px that are left of these.")
+    least_px: PositiveInt = Field(default=12, description="Smaller pieces of nuclei in a crop do not count.")
+    rpn_class: float = Field(default=1.0, ge=0, description="Weight of the loss of anchors' classes.")
+    rpn_box: float = Field(default=1.0, ge=0, description="Weight of the loss of anchors' moves.")
+    region_class: float = Field(default=1.0, ge=0, description="Weight of the loss of proposals' classes.")
+    region_box: float = Field(default=1.0, ge=0, description="Weight of the loss of proposals' moves.")
+    mask: float = Field(default=1.0, ge=0, description="Weight of the loss of masks.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DetectionSpec:
+        if self.anchor_iou[0] > self.anchor_iou[1]:
+            raise ValueError("anchor_iou: the first must not be above the second")
         return self
 
 
@@ -167,8 +200,13 @@ class TrainSpec(Spec):
     augment: AugmentSpec = AugmentSpec()
     targets: TargetSpec = TargetSpec()
     loss: LossSpec = LossSpec()
+    detection: DetectionSpec = DetectionSpec()
     optimiser: OptimiserSpec = OptimiserSpec()
     schedule: ScheduleSpec = ScheduleSpec()
+    frozen: dict[str, Share] = Field(
+        default={},
+        description="Parts of the network that stay as they began for a share of all steps: {backbone.body: 0.3}.",
+    )
     epochs: PositiveInt = 40
     steps_per_epoch: PositiveInt | None = Field(
         default=None, description="None: 100 for crops, and for a grid as many as show every patch once."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from torch import Tensor, nn
 
 from slidebatch.errors import ConfigError, ModelError
 from slidebatch.models import networks
+from slidebatch.models.checkpoints import ENDINGS, begin_from
 from slidebatch.models.weights_file import load_weights, weights_path
 from slidebatch.store import write_atomically
+from slidebatch.training.families import family
 from slidebatch.training.optimise import optimiser
 from slidebatch.training.spec import TrainSpec
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
@@ -67,20 +72,31 @@ def begin(spec: TrainSpec, device: torch.device, half: bool = False) -> State:
     """The state before the first step. half: float16, whose gradients are scaled."""
     torch.manual_seed(spec.seed)
     network = networks.build(spec.network.name, spec.network.settings)
-    if (start := spec.network.start) is not None:
-        given = {"weights": start} if start.endswith(".safetensors") else {}
-        try:
-            path = weights_path(start, given)
-        except ModelError as error:
-            raise ConfigError(f"network.start: {start} is neither shipped nor a .safetensors file.") from error
-        try:
-            load_weights(network, path, spec.network.name)
-        except ModelError as error:
-            raise ConfigError(f"network.start: {error}") from error
+    if spec.network.start is not None:
+        _fill(network, spec.network.name, spec.network.start)
+    family(spec.network.name).prepare(network, spec)
     network = network.to(device).to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
     return State(network, averaged, optimiser(network, spec.optimiser), scaler)
+
+
+def _fill(network: nn.Module, name: str, start: str) -> None:
+    """Give a network the weights that `network.start` names. ConfigError where there are none, or they do not fit."""
+    try:
+        if not start.endswith(ENDINGS):
+            load_weights(network, _weights(start), name)
+        elif left := begin_from(network, Path(start).expanduser()):
+            log.warning("%s: layers for other classes or anchors, which begin anew: %s", start, ", ".join(left))
+    except ModelError as error:
+        raise ConfigError(f"network.start: {error}") from error
+
+
+def _weights(start: str) -> Path:
+    try:
+        return weights_path(start, {"weights": start} if start.endswith(".safetensors") else {})
+    except ModelError as error:
+        raise ModelError(f"{start} is neither shipped nor a .safetensors file, nor a checkpoint (.pth).") from error
 
 
 def save(path: Path, state: State, spec: TrainSpec) -> None:
