@@ -21,6 +21,7 @@ from distributed import Client
 from slidebatch.deadline import LEAVING_S, VARIABLE
 from slidebatch.errors import ConfigError, EnvironmentFault
 from slidebatch.executors import Existing
+from slidebatch.executors.protocol import Call
 from slidebatch.executors.spec import ClusterSpec
 from slidebatch.executors.window import LOST, Window
 from slidebatch.executors.workers import ENVIRONMENT
@@ -145,6 +146,23 @@ def test_a_scheduler_that_dies_while_it_is_asked_stops_the_run_resumable(
         with pytest.raises(EnvironmentFault, match=f"^{re.escape(LOST)}$"):
             answer.result(timeout=PATIENCE_S)
     assert list(work.iterdir()) == []
+    borrowed.close()
+
+
+def test_a_stage_that_begins_without_workers_waits_for_one(slides: Path, two: DaskCluster) -> None:
+    """Calls that are given while no worker is there are done by the next one, not left out."""
+    run(config(slides, "calm", **COARSE))
+    work = str(slides / "calm" / "work")
+    borrowed = Existing(ClusterSpec(kind="existing", scheduler_file=str(two.file)))
+    for worker in two.workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    end = time.monotonic() + PATIENCE_S
+    while borrowed.workers:
+        assert time.monotonic() < end
+        borrowed.look()
+    two.add_worker()
+    calls = [Call(work, "prepare", 0, "this"), Call(work, "seams", 0, "this")]
+    assert len(list(borrowed.run(calls))) == len(calls)
     borrowed.close()
 
 

@@ -143,7 +143,8 @@ class Window:
         self.client.close(timeout=CLOSE_S)
 
     def _fill(self, waiting: Iterator[Call]) -> None:
-        while len(self._sent) < PER_WORKER * self.workers and (calls := tuple(islice(waiting, self._together))):
+        most = PER_WORKER * max(1, self.workers)  # where all are gone some wait for the next: else the stage would end
+        while len(self._sent) < most and (calls := tuple(islice(waiting, self._together))):
             self._send(calls)
 
     def _send(self, calls: tuple[Call, ...], times: int = 1, passed: int = 0) -> None:
