@@ -138,6 +138,7 @@ def test_a_scheduler_that_dies_while_it_is_asked_stops_the_run_resumable(
         "everywhere": lambda: borrowed.everywhere(time.sleep, 0),
     }
     with ThreadPoolExecutor() as pool:
+        borrowed.client.wait_for_workers(2, PATIENCE_S)
         os.kill(two.workers[0].pid, signal.SIGSTOP)
         answer = pool.submit(questions[asked])
         with pytest.raises(TimeoutError):  # the worker that stands still keeps the scheduler from answering
