@@ -58,13 +58,14 @@ def processor_s() -> float:
 
 
 def config(images: Path, results: Path, **sections: Any) -> RunConfig:
-    """A config: the shipped network, two workers of one thread; `sections` are merged over that."""
+    """A config: the shipped network, two workers of one thread, no report; `sections` are merged over that."""
     values: dict[str, Any] = {
         "name": results.name,
         "input": {"path": str(images), "kind": "slides"},
         "model": {"name": "small_unet", "device": "cpu", "threads": 1},
         "output": {"path": str(results)},
         "cluster": {"kind": "local", "workers": WORKERS},
+        "report": {"enabled": False},
     }
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}
