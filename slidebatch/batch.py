@@ -310,6 +310,7 @@ class Driver:
         attempt = Attempt(self.job, "manifest", 0, self.session)
         attempt.begin()
         attempt.working_on(None)
+        clean_partial(self.work.parent)  # of workers that died in this start
         finish(self.job, self.config.model_dump(mode="json"), failures, dict(self.ledger))
         attempt.end()
         failed = {f["slide"] for f in failures}

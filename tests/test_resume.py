@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slidebatch import batch, executors, job, planning, seams
-from slidebatch.events import Event, RunNote
+from slidebatch.events import Event, RunNote, StageEnded
 from slidebatch.geometry import Box
 from slidebatch.infer import centred
 from slidebatch.models.protocol import Detections
@@ -318,3 +318,17 @@ def test_every_detection_has_one_cell(centre: tuple[float, float], side: float, 
     box = np.concatenate([low, high]).astype(np.float32)[None]
     found = Detections(box, np.ones(1, np.float32), np.full((1, 28, 28), 255, np.uint8))
     assert sum(len(centred(found, c, shape)) for c in parts(shape, cell)) == 1
+
+
+@pytest.mark.parametrize("stage", ["paint", "table"])
+def test_what_a_killed_worker_had_begun_to_write_is_gone_at_the_end(tmp_path: Path, stage: str) -> None:
+    """Where a worker dies and another does its task, what it had written aside stays no longer than the run."""
+    write_slides(tmp_path, {"a": touching_field((90, 120), 20, np.random.default_rng(5))})
+
+    def leave(event: Event) -> None:
+        if isinstance(event, StageEnded) and event.stage == stage:
+            for folder in ("work", "labels.zarr/a"):
+                (tmp_path / "out" / folder / ".a.0123.partial").write_bytes(b"half")
+
+    assert run(config(tmp_path, "out"), leave).exit_status == 0
+    assert not list((tmp_path / "out").rglob("*.partial"))
