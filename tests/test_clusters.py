@@ -155,6 +155,8 @@ def test_a_stage_that_begins_without_workers_waits_for_one(slides: Path, two: Da
     run(config(slides, "calm", **COARSE))
     work = str(slides / "calm" / "work")
     borrowed = Existing(ClusterSpec(kind="existing", scheduler_file=str(two.file)))
+    borrowed.client.wait_for_workers(2, PATIENCE_S)
+    borrowed.warm(work)
     for worker in two.workers:
         os.kill(worker.pid, signal.SIGKILL)
     end = time.monotonic() + PATIENCE_S
