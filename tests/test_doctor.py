@@ -43,7 +43,7 @@ def test_json_and_text_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert f"  {record['name']}: " in line
     told = {r["name"]: r for r in records}
     assert version("torch") in told["machine: torch"]["found"]
-    assert "0 installed" not in told["packages: dependencies"]["found"]
+    assert int(told["packages: dependencies"]["found"].split(" installed")[0]) > 0
 
 
 def test_a_folder_that_is_not_there_is_judged_by_the_one_above(tmp_path: Path) -> None:
