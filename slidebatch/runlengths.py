@@ -70,6 +70,48 @@ def _down_columns(pixels, label, box, corner, rows):  # type: ignore[no-untyped-
     return start, place[:runs].copy(), length[:runs].copy()
 
 
+def runs_of(labels: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.integer[Any]], Runs]:
+    """The labels of a whole label image (Y, X), 0 being background: (N,) ascending, and their runs.
+
+    >>> label, runs = runs_of(np.array([[7, 7, 3], [7, 0, 7]]))
+    >>> label.tolist(), runs.start.tolist(), runs.place.tolist(), runs.length.tolist()
+    ([3, 7], [0, 1, 3], [4, 0, 5], [1, 3, 1])
+    """
+    down = labels.T.ravel()  # column after column
+    place = np.flatnonzero(down)
+    order = np.argsort(down[place], kind="stable")
+    place, name = place[order], down[place][order]
+    first = np.flatnonzero((np.diff(name, prepend=0) != 0) | (np.diff(place, prepend=-2) != 1))
+    label, start = np.unique(name[first], return_index=True)
+    return label, Runs(np.append(start, len(first)), place[first], np.diff(first, append=len(place)))
+
+
+CATEGORY = {"id": 1, "name": "nucleus"}
+"""COCO's one category here."""
+
+
+def coco_record(place: npt.NDArray[np.int64], length: npt.NDArray[np.int64], shape: tuple[int, int]) -> dict[str, Any]:
+    """COCO's category, segmentation, area and bbox of one nucleus's runs in an image of `shape` (Y, X).
+
+    Boxes are [x, y, width, height]. The image must have at most MOST_PX pixels.
+    """
+    return {
+        "category_id": CATEGORY["id"],
+        "segmentation": coco_packed(coco_counts(place, length, shape[0] * shape[1]), shape),
+        "area": int(length.sum()),
+        "bbox": _bbox(place, length, shape[0]),
+    }
+
+
+def _bbox(place: npt.NDArray[np.int64], length: npt.NDArray[np.int64], rows: int) -> list[float]:
+    """[x, y, width, height] around some runs; one that goes on in the next column fills the height."""
+    first, last = place // rows, (place + length - 1) // rows
+    wraps = (last > first).any()
+    top, bottom = (0, rows) if wraps else (int((place % rows).min()), int(((place + length - 1) % rows).max()) + 1)
+    left, right = int(first.min()), int(last.max()) + 1
+    return [float(left), float(top), float(right - left), float(bottom - top)]
+
+
 def coco_counts(place: npt.NDArray[np.int64], length: npt.NDArray[np.int64], size: int) -> list[int]:
     """COCO's plain run lengths of one nucleus in an image of `size` pixels: background first, then in turn.
 

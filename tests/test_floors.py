@@ -72,7 +72,7 @@ DOORS = {
     "orjson": {"export"},
     "pandas": {"results", "report", "plate_assay", "evaluate", "training", "validate", "sweep"},
     "psutil": {"executors", "sweep"},
-    "pycocotools": {"training", "runlengths", "evaluate"},
+    "pycocotools": {"training", "runlengths"},
     "pyarrow": {"measure", "finish", "results", "export"},
     "rich": {"progress", "cli"},
     "ruamel": {"yaml_place"},

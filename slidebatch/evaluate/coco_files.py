@@ -7,21 +7,20 @@ are numbered from 1 in the order of their ids, which `truth.json` has as `file_n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as run_lengths
 
 from slidebatch.errors import ConfigError
 from slidebatch.evaluate.judge import choose, label_images
 from slidebatch.evaluate.sides import Side, open_side
 from slidebatch.evaluate.tables import read_ids, read_shapes
+from slidebatch.runlengths import CATEGORY, coco_record, runs_of
 
 Row = dict[str, Any]
-CATEGORY = {"id": 1, "name": "nucleus"}
 
 
 def write_coco(
@@ -66,34 +65,7 @@ def scored(rows: Iterator[Row], image: str, side: Side) -> list[Row]:
 
 def records(labels: npt.NDArray[np.integer], image: int) -> Iterator[Row]:
     """COCO's record of each nucleus of a label image (Y, X), in order of labels, which `label` tells."""
-    height, width = labels.shape
-    down = labels.T.ravel()  # column after column
-    place = np.flatnonzero(down)
-    order = np.argsort(down[place], kind="stable")
-    place, name = place[order], down[place][order]
-    starts = np.flatnonzero(np.diff(name, prepend=0))
-    for first, last in zip(starts, [*starts[1:], len(name)], strict=True):
-        plain: Any = {"size": [height, width], "counts": counts(place[first:last], down.size)}
-        packed: Any = run_lengths.frPyObjects(plain, height, width)
-        yield {
-            "image_id": image,
-            "category_id": CATEGORY["id"],
-            "label": int(name[first]),
-            "segmentation": {"size": [height, width], "counts": packed["counts"].decode()},
-            "area": int(last - first),
-            "bbox": [float(v) for v in run_lengths.toBbox(packed)],
-        }
-
-
-def counts(place: npt.NDArray[np.int64], size: int) -> Sequence[int]:
-    """COCO's plain run lengths of pixels at ascending places of `size`: background first, then in turn.
-
-    >>> counts(np.array([1, 2, 5]), 7)
-    [1, 2, 2, 1, 1]
-    """
-    breaks = np.flatnonzero(np.diff(place) > 1)
-    begins = np.concatenate([place[:1], place[breaks + 1]])
-    ends = np.concatenate([place[breaks], place[-1:]]) + 1
-    edges = np.stack([begins, ends], axis=1).ravel()
-    runs: list[int] = np.diff(edges, prepend=0, append=size).tolist()
-    return runs
+    label, runs = runs_of(labels)
+    for i, name in enumerate(label.tolist()):
+        place, length = (values[runs.start[i] : runs.start[i + 1]] for values in (runs.place, runs.length))
+        yield {"image_id": image, "label": name, **coco_record(place, length, (labels.shape[0], labels.shape[1]))}

@@ -17,10 +17,9 @@ from slidebatch.errors import InputError
 from slidebatch.export.nuclei import Part, levels, parts
 from slidebatch.export.wish import Wish
 from slidebatch.results import Results
-from slidebatch.runlengths import MOST_PX, coco_counts, coco_packed, down_columns
+from slidebatch.runlengths import CATEGORY, MOST_PX, coco_record, down_columns
 
 Row = dict[str, Any]
-CATEGORY = {"id": 1, "name": "nucleus"}
 
 
 def write(results: Results, slides: tuple[str, ...], wish: Wish, path: Path) -> None:
@@ -61,19 +60,7 @@ def records(part: Part, image: Row) -> Iterator[Row]:
         place, length = (values[runs.start[i] : runs.start[i + 1]] for values in (runs.place, runs.length))
         row: Row = {
             "image_id": image["id"],
-            "category_id": CATEGORY["id"],
             "label": label,
-            "segmentation": coco_packed(coco_counts(place, length, shape[0] * shape[1]), shape),
-            "area": int(length.sum()),
-            "bbox": _bbox(place, length, shape[0]),
+            **coco_record(place, length, shape),
         }
         yield row if scores is None else row | {"score": round(float(scores[i]), 6)}
-
-
-def _bbox(place: Any, length: Any, rows: int) -> list[float]:
-    """[x, y, width, height] around runs that each stay within a column."""
-    first, last = place // rows, (place + length - 1) // rows
-    wraps = (last > first).any()
-    top, bottom = (0, rows) if wraps else (int((place % rows).min()), int(((place + length - 1) % rows).max()) + 1)
-    left, right = int(first.min()), int(last.max()) + 1
-    return [float(left), float(top), float(right - left), float(bottom - top)]

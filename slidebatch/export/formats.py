@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +31,7 @@ class Format:
         """Whether a folder holds nothing but what such an export writes."""
         if not self.per_slide:
             return ngff04.is_export(folder)
-        return all(path.is_file() and path.name.endswith(self.suffix) for path in _within(folder))
-
-
-def _within(folder: Path) -> Iterator[Path]:
-    return folder.iterdir()
+        return all(path.is_file() and path.name.endswith(self.suffix) for path in folder.iterdir())
 
 
 FORMATS = {
