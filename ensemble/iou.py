@@ -104,9 +104,14 @@ def exceeds(part: npt.ArrayLike, whole: npt.ArrayLike, threshold: float) -> npt.
     exactly and a ratio equal to the threshold never exceeds it; floats are compared in float64.
     ValueError unless 0 <= threshold <= 1.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"the overlap threshold is {threshold}, expected 0 to 1")
-    return np.asarray(np.asarray(part) * STEPS > np.asarray(whole) * round(threshold * STEPS))
+    return np.asarray(np.asarray(part) * STEPS > np.asarray(whole) * millionths(threshold, "the overlap threshold"))
+
+
+def millionths(share: float, name: str) -> int:
+    """A share of 0..1 in whole millionths, rounded. ValueError, which calls it by name, if it is not in 0..1."""
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"{name} is {share}, expected 0 to 1")
+    return round(share * STEPS)
 
 
 def as_boxes(box: npt.ArrayLike) -> Numbers:

@@ -59,13 +59,23 @@ def greedy_nms(order: Indices, pairs: Pairs, conflict: npt.ArrayLike) -> Flags:
     -> keep (N,) bool. Rows in no pair are kept. ValueError if `order` is no permutation, the lengths of pairs
     and conflict differ, or a pair names a row twice.
     """
+    leader = leaders(order, pairs, conflict)
+    return np.asarray(leader == np.arange(len(leader)))
+
+
+def leaders(order: Indices, pairs: Pairs, conflict: npt.ArrayLike) -> Indices:
+    """Who suppressed each row in greedy suppression: the first kept row, in the order, that conflicts with it.
+
+    Arguments and errors as `greedy_nms`. -> (N,) int64; a kept row is its own leader. The rows of one leader are
+    a group, and all of them conflict with it. A group never reaches beyond a conflict component.
+    """
     rank = rank_of(order)
     known = as_pairs(pairs, len(rank), len(rank))
     chosen = np.asarray(conflict, bool)
     if chosen.shape != (len(known),) or (known[:, 0] == known[:, 1]).any():
         raise ValueError(f"{len(known)} pairs and {chosen.shape} flags: expected a flag a pair, of two different rows")
     start, worse = toward(rank, known[chosen], worse=True)
-    return _greedy(np.asarray(order, np.int64), start, worse)
+    return np.asarray(_greedy(np.asarray(order, np.int64), start, worse))
 
 
 def box_nms(box: npt.ArrayLike, score: npt.ArrayLike, iou_threshold: float) -> Flags:
@@ -191,12 +201,14 @@ def _ordered(score: npt.NDArray[Any], rows: tuple[npt.NDArray[Any], ...]) -> Ind
 
 @njit(cache=True, nogil=True)
 def _greedy(order, start, worse):  # type: ignore[no-untyped-def]
-    keep = np.ones(order.size, np.bool_)
+    leader = np.full(order.size, -1, np.int64)
     for i in order:
-        if keep[i]:
+        if leader[i] < 0:
+            leader[i] = i
             for k in range(start[i], start[i + 1]):
-                keep[worse[k]] = False
-    return keep
+                if leader[worse[k]] < 0:
+                    leader[worse[k]] = i
+    return leader
 
 
 @njit(cache=True, nogil=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from numba import njit
 
 # numba's cache looks only at the file of the function that is called: after a change of one of
-# these clear __pycache__, or the callers in iou.py, fuse.py and decode.py go on with the old code.
+# these clear __pycache__, or the callers in iou.py, fuse.py, blend.py and decode.py go on with the old code.
 ONES = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
 """How many bits of a byte are set."""
 
@@ -71,6 +71,21 @@ def eight_bits(bits, at):  # type: ignore[no-untyped-def]
 def keep_first(byte, count):  # type: ignore[no-untyped-def]
     """The byte with only its first `count` bits left (all of them from eight on)."""
     return byte if count >= 8 else byte & (0xFF00 >> count) & 255
+
+
+@njit(cache=True, nogil=True)
+def bit(bits, at):  # type: ignore[no-untyped-def]
+    """The bit at `at`: 0 or 1."""
+    return (bits[at >> 3] >> (7 - (at & 7))) & 1
+
+
+@njit(cache=True, nogil=True)
+def add_eight(bits, at, byte):  # type: ignore[no-untyped-def]
+    """Set, in place, from bit `at` on, those of eight bits that are set in the integer `byte`."""
+    first, shift = at >> 3, at & 7
+    bits[first] |= byte >> shift
+    if shift != 0 and first + 1 < bits.size:
+        bits[first + 1] |= (byte << (8 - shift)) & 255
 
 
 @njit(cache=True, nogil=True)
