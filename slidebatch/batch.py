@@ -31,7 +31,7 @@ from slidebatch.finish import Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
 from slidebatch.plan import Plan, write_plan
-from slidebatch.planning import Geometry, Planned, make_plan
+from slidebatch.planning import Cut, Geometry, Planned, make_plan
 from slidebatch.pooling import pool
 from slidebatch.projection import Costs
 from slidebatch.sharing import give_to_group, umask
@@ -123,13 +123,17 @@ def _earlier(config: RunConfig) -> Geometry | None:
         return None
     if told["tiling"] != _tiling_print(config):
         return None
-    return Geometry((told["cell"][0], told["cell"][1]), told["core_px"], told["block_cells"])
+    cuts = tuple(Cut((cell[0], cell[1]), block_cells) for cell, block_cells in told["cuts"])
+    return Geometry(cuts, told["core_px"])
 
 
 def _tiling_print(config: RunConfig) -> str:
     """What the choice of a patch shape depends on; other tiles must not make the networks run again."""
     tiling = (config.tiling.patch_px, config.tiling.largest_px)
-    return digest(tiling, config.model.model_dump(), config.input.model_dump())
+    networks = (
+        None if config.ensemble is None else [(m.model.model_dump(), m.patch_px) for m in config.ensemble.members]
+    )
+    return digest(tiling, config.model.model_dump(), config.input.model_dump(), networks)
 
 
 @dataclass
@@ -212,9 +216,8 @@ class Driver:
         write_json(
             self.work / "start.json",
             {
-                "cell": list(self.plan.patches.cell),
+                "cuts": [(view.plan.patches.cell, view.plan.block_cells) for view in self.job.members],
                 "core_px": self.plan.tiles.core_px,
-                "block_cells": self.plan.block_cells,
                 "tiling": _tiling_print(self.config),
             },
         )

@@ -19,6 +19,7 @@ from slidebatch.config_faults import faults
 from slidebatch.decode import DecodeSpec
 from slidebatch.errors import ConfigError
 from slidebatch.executors.spec import ClusterSpec
+from slidebatch.fusion import EnsembleSpec
 from slidebatch.measurements import MeasureSpec
 from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import NormaliseSpec
@@ -61,6 +62,7 @@ class RunConfig(Spec):
     name: str = Field("run", min_length=1, description="Name of the run, for people.")
     input: InputSpec = Field(description="What to segment.")
     model: ModelSpec = Field(default_factory=_defaults(ModelSpec), description="The network; one word is its name.")
+    ensemble: EnsembleSpec | None = Field(None, description="Several networks as one, in place of the one of `model`.")
     normalise: NormaliseSpec = Field(default_factory=_defaults(NormaliseSpec), description="How grey becomes 0..1.")
     tissue: TissueSpec = Field(default_factory=_defaults(TissueSpec), description="Which parts of a slide hold tissue.")
     tiling: TilingSpec = Field(default_factory=_defaults(TilingSpec), description="How slides are cut.")

@@ -22,7 +22,7 @@ from slidebatch import ngff
 from slidebatch.errors import EnvironmentFault
 from slidebatch.faults import ANEW
 from slidebatch.job import Job
-from slidebatch.plan import SlidePlan
+from slidebatch.plan import SlidePlan, network_of
 from slidebatch.results import FORMAT_VERSION
 from slidebatch.store import digest, lost_output, read_json, remove, sync_all, write_atomically, write_group, write_json
 
@@ -51,9 +51,18 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
         },
         "computed": _computed(job),
         "seams": {"core_px": job.plan.tiles.core_px, "cell_px": list(job.plan.patches.cell)},
-        "digests": {"model": job.plan.card.digest, "plan": digest((job.work / "plan.json").read_text())},
+        "digests": {
+            "model": job.plan.card.digest,
+            **_members(job),
+            "plan": digest((job.work / "plan.json").read_text()),
+        },
         "slides": slides,
     }
+
+
+def _members(job: Job) -> dict[str, dict[str, str]]:
+    """The digests of an ensemble's members by name; nothing for other runs."""
+    return {"members": {m.name: m.card.digest for m in job.plan.members}} if job.plan.members else {}
 
 
 def _computed(job: Job) -> dict[str, Any]:
@@ -228,12 +237,13 @@ def _row(job: Job, number: int, numbers: dict[str, float]) -> dict[str, Any]:
 def tidy(job: Job) -> None:
     """Remove what only an unfinished run needs; with `keep_maps` the networks' output stays, and its receipts."""
     kept = {"plan.json", "normalisation.json", "lease.json", "prepared", "finished", "receipts", "start.json"}
+    networks = [stage for stage in job.plan.stages if network_of(stage)[0] in {"maps", "infer"}]
     if job.plan.output.keep_maps:
-        kept |= {"maps", "detections"}
+        kept |= {path.name for view in job.members for path in view.outputs}
     for path in job.work.iterdir():
         if path.name not in kept:
             remove(path)
-    stages = {"prepare"} | ({"maps", "infer"} if job.plan.output.keep_maps else set())
+    stages = {"prepare", *(networks if job.plan.output.keep_maps else ())}
     for path in (job.work / "receipts").glob("*"):
         if path.name not in stages:
             remove(path)

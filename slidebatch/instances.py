@@ -18,6 +18,9 @@ from slidebatch.geometry import Box
 SCORE_MAX = 65535
 """A score of 1.0; scores are integers so that their order never depends on rounding."""
 
+PIECE, WAITING = 1, 2
+"""What `Instances.cut` says of nuclei that a tile has not settled."""
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -27,7 +30,8 @@ class Instances:
     score   (N,)   uint16  0..65535 for 0..1
     member  (N,)   uint8   index of the network (or member of the ensemble) that found it
     votes   (N,)   uint8   how many members agreed
-    cut     (N,)   uint8   1 where the tile may not have seen the whole nucleus
+    cut     (N,)   uint8   0 where the tile has settled the nucleus; `PIECE` where it may not have seen the whole of
+                           it; `WAITING` where it has, but not all that competes with it
     offset  (N+1,) int64   where each mask starts in `bits`
     bits    (B,)   uint8   packed masks
     """

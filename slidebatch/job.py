@@ -5,6 +5,7 @@ A worker process opens a run once (`open_job`) and keeps its model and its most 
 
 from __future__ import annotations
 
+import copy
 import socket
 import threading
 from collections import OrderedDict
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from slidebatch import models, scratch
 from slidebatch.errors import EnvironmentFault
+from slidebatch.fingerprints import decode_print, infer_print, measure_print, paint_print, prepare_print
 from slidebatch.geometry import Box
 from slidebatch.models.protocol import Model
 from slidebatch.models.spec import ModelSpec
@@ -27,11 +29,7 @@ from slidebatch.plan import (
     Plan,
     SlidePlan,
     Task,
-    decode_print,
-    infer_print,
-    measure_print,
-    paint_print,
-    prepare_print,
+    network_of,
     read_normalisation,
     read_plan,
 )
@@ -44,8 +42,7 @@ OPEN_SLIDES = 4
 Print = Callable[[Plan, SlidePlan, object], str]
 PRINTS: dict[str, Print] = {
     "prepare": lambda plan, slide, _: prepare_print(plan, slide),
-    "maps": infer_print,
-    "infer": infer_print,
+    **dict.fromkeys(("maps", "infer"), infer_print),
     "decode": decode_print,
     **dict.fromkeys(("measure", "table"), measure_print),
 }
@@ -97,10 +94,30 @@ class Job:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.plan: Plan = read_plan(work)
+        self._member = 0
+        self._views: dict[int, Job] = {}
         self._open: OrderedDict[int, Slide] = OrderedDict()
         self._opening = threading.Lock()
         self._tasks: dict[str, list[Task]] = {}
         self._prints: dict[tuple[Print, int], str] = {}
+
+    def of(self, member: int) -> Job:
+        """The run as one member of its ensemble sees it: the plan, class maps and detections are that member's alone.
+
+        Slides and all else are shared. The job itself where the run has no ensemble.
+        """
+        if not self.plan.members:
+            return self
+        if member not in self._views:
+            view = copy.copy(self)
+            view.plan, view._member, view._prints, view._tasks = self.plan.of(member), member, {}, {}
+            self._views[member] = view
+        return self._views[member]
+
+    @property
+    def members(self) -> list[Job]:
+        """The views of all members; of a run without an ensemble the job alone."""
+        return [self.of(k) for k in range(max(1, len(self.plan.members)))]
 
     @property
     def model(self) -> Model:
@@ -167,14 +184,22 @@ class Job:
     def _name(self, number: int) -> str:
         return self.at(number).slide
 
+    def _of_member(self, folder: str) -> Path:
+        return self.work / (folder if self._member == 0 else f"{folder}{self._member + 1}")
+
+    @property
+    def outputs(self) -> tuple[Path, Path]:
+        """Where networks leave what they find: folders of class maps, and of detections."""
+        return self._of_member("maps"), self._of_member("detections")
+
     def prepared(self, number: int) -> Path:
         return self.work / "prepared" / f"{self._name(number)}.safetensors"
 
     def maps(self, number: int) -> Path:
-        return self.work / "maps" / f"{self._name(number)}.zarr"
+        return self._of_member("maps") / f"{self._name(number)}.zarr"
 
     def detections(self, number: int, block: Box) -> Path:
-        return self.work / "detections" / self._name(number) / f"{block.y0}_{block.x0}.safetensors"
+        return self._of_member("detections") / self._name(number) / f"{block.y0}_{block.x0}.safetensors"
 
     def nuclei(self, number: int, core: Box) -> Path:
         return self.work / "nuclei" / self._name(number) / f"{core.y0}_{core.x0}.safetensors"
@@ -202,6 +227,9 @@ class Job:
 
     def print_of(self, stage: str, number: int) -> str:
         """Fingerprint of what a stage makes of a slide; taken once, for a slide has thousands of tasks."""
+        kind, member = network_of(stage)
+        if kind != stage or (kind in {"maps", "infer"} and self.plan.members):
+            return self.of(member).print_of(kind, number)
         key = PRINTS.get(stage, paint_print), number
         if key not in self._prints:
             slide = self.at(number)

@@ -8,6 +8,7 @@ Stages, in order; a stage starts when the one before has ended:
     prepare   per slide    statistics for normalisation, tissue mask
     maps      per slide    lays out the class maps (dense networks)
     infer     per block    networks: class maps or detections, each patch once
+    maps2, infer2 ...      the same of an ensemble's second member, and so on
     decode    per tile     nuclei that the tile answers for
     seams     per slide    joins what tiles cut, gives ids, lays out the label images
     paint     per region   labels (and the image's copy), with the lower levels that the region owns
@@ -18,15 +19,18 @@ Stages, in order; a stage starts when the one before has ended:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from ensemble.calibrate import Calibration
 from slidebatch.decode import DecodeSpec
+from slidebatch.fusion import FusionSpec
 from slidebatch.geometry import Box, whole
 from slidebatch.measurements import Recipe
 from slidebatch.models.protocol import Card
@@ -34,7 +38,7 @@ from slidebatch.models.spec import ModelSpec
 from slidebatch.normalise import NormaliseSpec
 from slidebatch.slides import Grid
 from slidebatch.slides.source import Source
-from slidebatch.store import OutputSpec, digest, read_json, write_atomically
+from slidebatch.store import OutputSpec, read_json, write_atomically
 from slidebatch.tiling import PatchGrid, Shape, TileGrid, grid_shape, parts
 from slidebatch.tissue import TissueSpec
 
@@ -131,9 +135,29 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A network of an ensemble: how it runs, and what becomes of its output. The fields are those of a `Plan`.
+
+    weight       in means and votes
+    calibration  from its scores to the overlap to expect, or None
+    """
+
+    name: str
+    model: ModelSpec
+    card: Card
+    patches: PatchGrid
+    block_cells: int
+    decode: DecodeSpec
+    weight: int = 1
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything a worker must know. `z` is an index or "max"; `device` what `auto` became.
 
+    members   of an ensemble; `card` then tells of them together, `model`, `patches` and `block_cells` are the first's
+    fusion    how they become one; None: one network runs
     scratch   folder of each node for copies of images, environment variables in it not filled in; None: no copies
     bundle    whether small slides and tiles share tasks
     """
@@ -155,14 +179,37 @@ class Plan:
     largest_px: int
     scratch: str | None = None
     bundle: bool = True
+    members: tuple[Member, ...] = ()
+    fusion: FusionSpec | None = None
+
+    def of(self, member: int) -> Plan:
+        """The plan of a run of this one member alone; of a run without an ensemble, the plan."""
+        if not self.members:
+            return self
+        own = self.members[member]
+        return replace(
+            self,
+            model=own.model,
+            card=own.card,
+            patches=own.patches,
+            block_cells=own.block_cells,
+            decode=own.decode,
+            members=(),
+            fusion=None,
+        )
+
+    @property
+    def joins_maps(self) -> bool:
+        """Whether tiles are decoded from one stack of class maps: of a dense network, or the mean of several."""
+        return self.card.family == "dense"
 
     @property
     def stages(self) -> list[str]:
         """Names of the stages in order."""
         deepest = max((s.levels() for s in self.slides), default=0)
         pyramid = [f"pyramid{level}" for level in range(self.output.owned_levels + 1, deepest + 1)]
-        maps = ["maps"] if self.card.family == "dense" else []
-        return ["prepare", *maps, "infer", "decode", "seams", "paint", *pyramid, "measure", "table"]
+        networks = [stage for k in range(max(1, len(self.members))) for stage in _network_stages(self.of(k).card, k)]
+        return ["prepare", *networks, "decode", "seams", "paint", *pyramid, "measure", "table"]
 
     @property
     def block(self) -> Shape:
@@ -176,12 +223,13 @@ class Plan:
 
     def tasks(self, stage: str) -> list[Task]:
         """The tasks of a stage, in a fixed order."""
-        budget = BUNDLE_PX.get(stage, BUNDLE_PX["paint"])
-        if stage == "infer" and self.device != "cpu":
+        kind, member = network_of(stage)
+        budget = BUNDLE_PX.get(kind, BUNDLE_PX["paint"])
+        if kind == "infer" and self.device != "cpu":
             budget = GPU_BUNDLE_PX
         if not self.bundle:
             budget = 0
-        cost = self._fed_px if stage == "infer" else _area_px
+        cost = self.of(member)._fed_px if kind == "infer" else _area_px
         return [Task(stage, items) for items in _bundles(self._items(stage), cost, budget)]
 
     def _fed_px(self, item: Item) -> int:
@@ -196,8 +244,9 @@ class Plan:
 
     def boxes(self, stage: str, slide: SlidePlan) -> list[Box]:
         """The parts of a slide that a stage works on, in raster order."""
-        if stage == "infer":
-            return parts(slide.shape, self.block)
+        kind, member = network_of(stage)
+        if kind == "infer":
+            return parts(slide.shape, self.of(member).block)
         if stage == "decode":
             return parts(slide.shape, (self.tiles.core_px, self.tiles.core_px))
         if stage in {"paint", "measure"}:
@@ -209,6 +258,22 @@ class Plan:
 
     def _region(self) -> Shape:
         return self.output.shard_px, self.output.shard_px
+
+
+def _network_stages(card: Card, member: int) -> list[str]:
+    """The stages of a network: the first one's have no number."""
+    number = "" if member == 0 else str(member + 1)
+    return [f"{kind}{number}" for kind in (("maps", "infer") if card.family == "dense" else ("infer",))]
+
+
+def network_of(stage: str) -> tuple[str, int]:
+    """What kind of stage it is, and of which member, counted from 0.
+
+    >>> network_of("infer"), network_of("maps2"), network_of("pyramid4")
+    (('infer', 0), ('maps', 1), ('pyramid4', 0))
+    """
+    named = re.fullmatch(r"(maps|infer)(\d*)", stage)
+    return (named[1], int(named[2] or 1) - 1) if named else (stage, 0)
 
 
 def level_shape(shape: Shape, level: int) -> Shape:
@@ -247,40 +312,6 @@ def write_plan(work: Path, plan: Plan) -> None:
 def read_plan(work: Path) -> Plan:
     """The stored plan."""
     return PLAN.validate_json((work / "plan.json").read_bytes())
-
-
-# What each stage's result depends on
-
-
-def prepare_print(plan: Plan, slide: SlidePlan) -> str:
-    """Fingerprint of a slide's statistics and tissue mask."""
-    spec = (plan.tissue.model_dump(), plan.largest_px) if slide.tissue else None
-    return digest(FORMAT, slide.digest, asdict(slide.grid), slide.channels, plan.z, spec, plan.normalise.model_dump())
-
-
-def infer_print(plan: Plan, slide: SlidePlan, window: object) -> str:
-    """Fingerprint of a slide's maps or detections; `window` is its stored normalisation."""
-    run = (plan.card.digest, plan.model.threads, plan.device, asdict(plan.patches), plan.block_cells)
-    detections = plan.card.family == "detections"
-    slack = plan.decode.slack_px if detections else None
-    reach = plan.largest_px if slide.tissue or detections else None  # how far from tissue cells are run
-    return digest(prepare_print(plan, slide), window, run, slack, reach)
-
-
-def decode_print(plan: Plan, slide: SlidePlan, window: object) -> str:
-    """Fingerprint of a slide's nuclei, tile by tile."""
-    return digest(infer_print(plan, slide, window), plan.decode.model_dump(), asdict(plan.tiles), slide.regions_digest)
-
-
-def paint_print(plan: Plan, slide: SlidePlan, window: object) -> str:
-    """Fingerprint of a slide's label image, and of its image's copy."""
-    stored = (plan.output.chunk_px, plan.output.shard_px, slide.labels, slide.image, slide.mpp, slide.names)
-    return digest(decode_print(plan, slide, window), stored)
-
-
-def measure_print(plan: Plan, slide: SlidePlan, window: object) -> str:
-    """Fingerprint of a slide's table of nuclei, and so of all its results."""
-    return digest(paint_print(plan, slide, window), slide.measured, asdict(slide.recipe))
 
 
 def read_normalisation(work: Path) -> dict[str, Any]:

@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slidebatch import models, sources
+from slidebatch import sources
 from slidebatch.config import RunConfig
 from slidebatch.devices import place
 from slidebatch.errors import ConfigError, InputError, PlanError
 from slidebatch.measurements import MeasureSpec, Recipe, column_names, recipe
 from slidebatch.models.protocol import Card
+from slidebatch.networks_wanted import Network, networks, together
 from slidebatch.patches import choose_cell, margin_px
-from slidebatch.plan import Plan, SlidePlan
+from slidebatch.plan import Member, Plan, SlidePlan
 from slidebatch.regions import read_regions
 from slidebatch.sample import write_sample
 from slidebatch.slides import Grid, Slide, open_slide, pick_grid
@@ -55,12 +56,19 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """What `auto` chose: the patches' cell (y, x) and the tiles' core in pixels, and cells along a block's side."""
+class Cut:
+    """What `auto` chose for a network: its patches' cell (y, x) in pixels, and cells along a block's side."""
 
     cell: Shape
-    core_px: int
     block_cells: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What `auto` chose: how each network's patches are cut, and the tiles' core in pixels."""
+
+    cuts: tuple[Cut, ...]
+    core_px: int
 
 
 def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
@@ -73,22 +81,22 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
     if found.plate and config.output.image == "none":
         raise ConfigError("output.image is none, but a plate's labels need its images beside them; use auto or copy")
     device, told = place(config.model.device, config.cluster)
-    model = models.settle(config.model, device)  # told to the workers, so that none takes another engine
-    card = models.card(model, device)
+    runs = networks(config, device)
+    card = runs[0].card if config.ensemble is None else together(runs, config.ensemble)
     slides, faults, notes = _slides(config, spec, found, card)
     _refuse_empty(slides, faults)
-    shapes = [s.shape for s in slides]
-    geometry = _geometry(config, earlier or _choose(config, card, device, shapes))
-    patches = patch_grid(geometry.cell, margin_px(card, config.tiling.largest_px), card.stride_px)
-    reach = config.decode.reach_px if card.family == "dense" else 0
+    geometry = _geometry(config, earlier or _choose(config, runs, device, [s.shape for s in slides]))
+    members = [_member(run, cut, config) for run, cut in zip(runs, geometry.cuts, strict=True)]
+    decoded = [config.decode] if card.family == "dense" else [m.decode for m in members if m.card.family == "dense"]
+    reach = max((spec.reach_px for spec in decoded), default=0)
     plan = Plan(
         name=config.name,
         slides=tuple(slides),
-        model=model,
+        model=members[0].model,
         card=card,
         device=device,
-        patches=patches,
-        block_cells=geometry.block_cells,
+        patches=members[0].patches,
+        block_cells=members[0].block_cells,
         tiles=tile_grid(geometry.core_px, config.tiling.largest_px, reach),
         decode=config.decode,
         tissue=config.tissue,
@@ -99,15 +107,35 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
         scratch=config.cluster.scratch,
         largest_px=config.tiling.largest_px,
         bundle=config.tiling.bundle,
+        members=() if config.ensemble is None else tuple(members),
+        fusion=None if config.ensemble is None else config.ensemble.fusion,
     )
     return Planned(plan, tuple(faults), (*notes, *([told] if told else [])), found.plate, truth)
 
 
-def _choose(config: RunConfig, card: Card, device: str, shapes: Sequence[Shape]) -> Geometry:
+def _member(run: Network, cut: Cut, config: RunConfig) -> Member:
+    """A network with the patches that were chosen for it."""
+    margin = margin_px(run.card, config.tiling.largest_px)
+    return Member(
+        name=run.name,
+        model=run.model,
+        card=run.card,
+        patches=patch_grid(cut.cell, margin, run.card.stride_px),
+        block_cells=cut.block_cells,
+        decode=run.decode,
+        weight=run.weight,
+        calibration=run.calibration,
+    )
+
+
+def _choose(config: RunConfig, runs: Sequence[Network], device: str, shapes: Sequence[Shape]) -> Geometry:
     """The geometry that suits slides of these shapes."""
-    cell = choose_cell(config.model, card, device, config.tiling, shapes)
     most = max(s[0] * s[1] for s in shapes)
-    return Geometry(cell, 2048 if most > LARGE_PX else 1024, _block_cells(most, cell))
+    cells = [
+        choose_cell(r.model, r.card, device, config.tiling.model_copy(update={"patch_px": r.patch_px}), shapes)
+        for r in runs
+    ]
+    return Geometry(tuple(Cut(c, _block_cells(most, c)) for c in cells), 2048 if most > LARGE_PX else 1024)
 
 
 def _geometry(config: RunConfig, chosen: Geometry) -> Geometry:

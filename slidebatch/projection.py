@@ -58,7 +58,8 @@ def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
     if free_bytes is not None:
         workers = max(1, min(workers, free_bytes // worker.peak))
     shapes = [s.shape for s in plan.slides]
-    kept, fed = sum(h * w for h, w in shapes), fed_px(shapes, plan.patches)
+    kept = sum(h * w for h, w in shapes) * len(_networks(plan))
+    fed = sum(fed_px(shapes, network.patches) for network in _networks(plan))
     tasks = {stage: len(plan.tasks(stage)) for stage in plan.stages}
     return Costs(
         workers=workers,
@@ -70,6 +71,11 @@ def project(plan: Plan, workers: int, free_bytes: int | None = None) -> Costs:
         fed_px=fed,
         seconds=fed / KEPT_PER_SECOND[plan.device] / workers,
     )
+
+
+def _networks(plan: Plan) -> list[Plan]:
+    """The plans of its networks, each for itself."""
+    return [plan.of(k) for k in range(max(1, len(plan.members)))]
 
 
 def check(plan: Plan, costs: Costs, room: Room) -> None:
@@ -110,20 +116,19 @@ def _existing(path: Path) -> Path:
 
 def _worker(plan: Plan) -> memory.Projection:
     """Bytes of one worker, by stage, at the largest slide, tile and region."""
-    layers = max(len(plan.card.maps), 1)
-    patch_px = plan.patches.patch[0] * plan.patches.patch[1]
+    networks = _networks(plan)
+    layers = max(1, sum(len(n.card.maps) for n in networks))
     largest = max(plan.slides, key=lambda s: s.shape[0] * s.shape[1])
     image = max(len(s.names) * np.dtype(s.dtype).itemsize for s in plan.slides)
     pixels = largest.shape[0] * largest.shape[1]
     read = plan.tiles.core_px + 2 * (plan.tiles.halo_px + plan.tiles.ring_px)
     tile_px = min(read * read, pixels)
     region_px = min(plan.output.shard_px**2, pixels)
-    block_px = min(plan.block[0] * plan.block[1], max(pixels, patch_px))
     nuclei = pixels // NUCLEUS_PX
     near = min(1.0, 4 * (plan.tiles.halo_px + plan.largest_px) / plan.tiles.core_px)
     return memory.Projection(
         prepare=memory.prepare_bytes(len(largest.names), min(OVERVIEW_PX, pixels), min(STRIP_PX, pixels)),
-        infer=_infer_bytes(plan, layers, patch_px, block_px),
+        infer=max(_infer_bytes(network, pixels) for network in networks),
         decode=memory.decode_bytes(tile_px, layers),
         seams=memory.seams_bytes(nuclei, int(nuclei * near)),
         paint=memory.paint_bytes(region_px, image if largest.image else 0) + nuclei * memory.NUCLEUS // 4,
@@ -145,8 +150,11 @@ def _measure(plan: Plan, slide: SlidePlan) -> int:
     return max(measured + kept + nuclei * memory.NUCLEUS, table)
 
 
-def _infer_bytes(plan: Plan, layers: int, patch_px: int, block_px: int) -> int:
-    """Bytes of the stage that runs networks, without `memory.BASE`."""
+def _infer_bytes(plan: Plan, pixels: int) -> int:
+    """Bytes of the stage that runs one network, without `memory.BASE`, on a slide of so many pixels."""
+    layers = max(len(plan.card.maps), 1)
+    patch_px = plan.patches.patch[0] * plan.patches.patch[1]
+    block_px = min(plan.block[0] * plan.block[1], max(pixels, patch_px))
     batch, channels = plan.model.batch_on(plan.device), plan.card.channels
     if plan.device == "cpu" or plan.card.family != "dense":
         return memory.infer_bytes(patch_px, batch, channels, layers, block_px)
@@ -159,7 +167,7 @@ def _disk(plan: Plan, slide: SlidePlan) -> int:
     pixels = slide.shape[0] * slide.shape[1]
     image = len(slide.names) * np.dtype(slide.dtype).itemsize * IMAGE_SHARE if slide.image else 0
     labels = 4 * LABELS_SHARE
-    maps = len(plan.card.maps) * MAPS_SHARE
+    maps = sum(len(n.card.maps) for n in _networks(plan)) * MAPS_SHARE
     nucleus = NUCLEUS_ON_DISK + 4 * len(column_names(slide.recipe))
     return int(pixels * (maps + (labels + image) * 4 / 3 + nucleus / NUCLEUS_PX / 4))
 
@@ -175,7 +183,9 @@ def _files(plan: Plan, slide: SlidePlan) -> int:
     regions = sum(count(level_shape(slide.shape, k), (side, side)) for k, side in enumerate(sides))
     tiles = count(slide.shape, (plan.tiles.core_px,) * 2)
     copies = 2 if slide.image else 1
-    return count(slide.shape, plan.block) + tiles + copies * (regions + slide.levels() + 3) + 8
+    return (
+        sum(count(slide.shape, n.block) for n in _networks(plan)) + tiles + copies * (regions + slide.levels() + 3) + 8
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -187,15 +197,22 @@ def _gb(value: float) -> str:
 
 
 def _how(plan: Plan) -> str:
-    """What computes a dense network, in words; nothing for others."""
+    """What computes a dense network, in words; nothing for others, and for ensembles."""
+    if plan.members:
+        return ""
     told = (plan.model.engine, plan.model.precision, "" if plan.model.tta == "none" else f"tta {plan.model.tta}")
     return "" if "auto" in told else f" ({', '.join(filter(None, told))})"
+
+
+def _patches(network: Plan) -> str:
+    """How a network's patches are cut, and by which name where there are several."""
+    (height, width), cell = network.patches.patch, network.patches.cell
+    return f"patches: {height} x {width} px around cells of {cell[0]} x {cell[1]}, margin {network.patches.margin_px}"
 
 
 def describe(plan: Plan, costs: Costs) -> str:
     """A table of the plan for people: one line per thing."""
     area = sum(s.shape[0] * s.shape[1] for s in plan.slides)
-    cell, patch = plan.patches.cell, plan.patches.patch
     slides = [
         f"  {s.slide}: {s.shape[0]} x {s.shape[1]} px (level {s.grid.level}, scale {s.grid.scale:g}, "
         f"{'unknown' if s.mpp_plan is None else format(s.mpp_plan, '.4g')} um/px)"
@@ -208,8 +225,8 @@ def describe(plan: Plan, costs: Costs) -> str:
             f"plan of {plan.name}: {len(plan.slides)} images, {area / 1e6:.1f} megapixels, "
             f"{plan.card.name} on {plan.device}{_how(plan)}",
             *shown,
-            f"patches: {patch[0]} x {patch[1]} px around cells of {cell[0]} x {cell[1]}, "
-            f"margin {plan.patches.margin_px}; fed over kept {costs.overhead:.2f}",
+            *(_patches(network) for network in _networks(plan)),
+            f"fed over kept {costs.overhead:.2f}",
             f"tiles: cores of {plan.tiles.core_px} px, halo {plan.tiles.halo_px}, ring {plan.tiles.ring_px}",
             "tasks: " + ", ".join(f"{n} {stage}" for stage, n in costs.tasks.items()),
             f"workers: {costs.workers}{besides}, each at most {_gb(costs.worker.peak)} (most in {costs.worker.worst})",

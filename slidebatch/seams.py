@@ -4,7 +4,8 @@
 2. All others are candidates. Dense maps: candidates of different tiles that share a pixel are pieces of one
    nucleus; it is decoded again from the maps in a window of its own, so that it is exactly what one tile
    covering the slide would have found, however large it is. Detections: one greedy non-maximum suppression in
-   a fixed total order over all candidates, then each disputed pixel goes to the better one.
+   a fixed total order over all candidates, then each disputed pixel goes to the better one. Ensembles that join
+   nuclei: both, member by member, then the ensemble's rule over all candidates.
 3. Nuclei outside tissue or the given regions are dropped, by their centre.
 4. Ids 1..n follow the first pixel in raster order.
 
@@ -13,7 +14,7 @@ In memory: about 40 bytes a nucleus, and the masks of candidates only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -26,16 +27,15 @@ from slidebatch import instances
 from slidebatch.decode import DecodeSpec, decode_dense, extract
 from slidebatch.errors import InputError
 from slidebatch.geometry import Box, whole
-from slidebatch.instances import Instances
+from slidebatch.instances import PIECE, Instances
 from slidebatch.job import Job
+from slidebatch.members import Maps, named, read_maps, survivors
+from slidebatch.plan import Plan
 from slidebatch.regions import inside, read_regions
-from slidebatch.settle import settle
-from slidebatch.store import read_instances, region_reader
-from slidebatch.tiling import Shape, Tile, TileGrid, centres
+from slidebatch.store import read_instances
+from slidebatch.tiling import Shape, Tile, TileGrid, alone, centres
 
 Ints = npt.NDArray[np.int64]
-Maps = Callable[[Box], npt.NDArray[np.uint8]]
-"""Reads a window (K, Y, X) of a slide's class maps."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,12 @@ def seam_slide(job: Job, number: int) -> Seamed:
     plan, slide = job.plan, job.at(number)
     tiles = plan.tiles.tiles(slide.shape)
     found = gather((read_instances(job.nuclei(number, t.core)) for t in tiles), tiles, plan.tiles, slide.shape)
-    if plan.card.family == "dense":
-        replaced, joined = join(found, region_reader(job.maps(number)), plan.decode, slide.shape)
+    if plan.joins_maps:
+        replaced, joined = join(found, read_maps(job, number), plan.decode, slide.shape)
+    elif plan.members:
+        replaced, joined = join_members(job, number, found)
     else:
-        replaced, joined = suppress(found, plan.decode.iou_threshold)
+        replaced, joined = suppress(found, plan)
     wanted = _wanted(job, number, np.concatenate([found.rows.box, joined.box]))
     return number_nuclei(found, replaced, joined, wanted)
 
@@ -105,7 +107,7 @@ def gather(shards: Iterable[Instances], tiles: Sequence[Tile], grid: TileGrid, s
     """Columns of every tile's shard (in the order of `tiles`), keeping masks of candidates only."""
     tables, firsts, candidates, masks, owner, start = [], [], [], [], [], [0]
     for index, (tile, shard) in enumerate(zip(tiles, shards, strict=True)):
-        near = np.flatnonzero((shard.cut > 0) | ~_within(shard.box, _alone(tile, grid, shape)))
+        near = np.flatnonzero((shard.cut > 0) | ~_within(shard.box, alone(tile.core, grid.halo_px, shape)))
         tables.append(_without_masks(shard))
         firsts.append(first_pixels(shard.box, shard.offset, shard.bits))
         candidates.append(near + start[-1])
@@ -119,17 +121,6 @@ def gather(shards: Iterable[Instances], tiles: Sequence[Tile], grid: TileGrid, s
         np.concatenate([*candidates, np.zeros(0, np.int64)]).astype(np.int64),
         instances.concatenate(masks),
         np.concatenate([*owner, np.zeros(0, np.int64)]).astype(np.int64),
-    )
-
-
-def _alone(tile: Tile, grid: TileGrid, shape: Shape) -> Box:
-    """The part of a core that no other tile's valid box reaches."""
-    halo, core = grid.halo_px, tile.core
-    return Box(
-        core.y0 + halo if core.y0 > 0 else 0,
-        core.x0 + halo if core.x0 > 0 else 0,
-        core.y1 - halo if core.y1 < shape[0] else core.y1,
-        core.x1 - halo if core.x1 < shape[1] else core.x1,
     )
 
 
@@ -149,7 +140,7 @@ def join(found: Tiles, maps: Maps, spec: DecodeSpec, shape: Shape) -> tuple[Ints
     shared = iou.mask_overlap(found.masks.box, found.masks.offset, found.masks.bits, pairs) > 0
     group = nms.components(len(found.masks), pairs[shared])
     size = np.bincount(group, minlength=1)
-    pieces = np.flatnonzero((size[group] > 1) | (found.masks.cut > 0)) if len(group) else np.zeros(0, np.int64)
+    pieces = np.flatnonzero((size[group] > 1) | (found.masks.cut == PIECE)) if len(group) else np.zeros(0, np.int64)
     order = pieces[np.argsort(group[pieces], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
     joined = [decode_again(found.masks.take(rows), maps, spec, shape) for rows in groups if _small(found, rows, spec)]
@@ -190,10 +181,30 @@ def _leaves(labels: npt.NDArray[np.int32], inner: tuple[slice, slice]) -> bool:
     return int((labels == 1).sum()) > int((labels[inner] == 1).sum())
 
 
-def suppress(found: Tiles, iou_threshold: float) -> tuple[Ints, Instances]:
+def suppress(found: Tiles, plan: Plan) -> tuple[Ints, Instances]:
     """Rows that suppression replaces, and what stays of them (detections)."""
     pending = np.flatnonzero(found.masks.cut > 0)
-    return found.candidate[pending], settle(found.masks.take(pending), iou_threshold)
+    return found.candidate[pending], survivors(found.masks.take(pending), plan)
+
+
+def join_members(job: Job, number: int, found: Tiles) -> tuple[Ints, Instances]:
+    """Rows that the rule of an ensemble replaces, and what it makes of them: pieces of each member are joined first."""
+    plan = job.plan
+    whole_ones = []
+    for k, member in enumerate(plan.members):
+        own = _of_member(found, k)
+        if member.card.family == "dense":
+            replaced, joined = join(own, read_maps(job.of(k), number), member.decode, job.at(number).shape)
+            whole_ones += [own.masks.take(~np.isin(own.candidate, replaced)), named(joined, plan, k)]
+        else:
+            whole_ones.append(own.masks)
+    return found.candidate, survivors(instances.concatenate(whole_ones), plan)
+
+
+def _of_member(found: Tiles, member: int) -> Tiles:
+    """The same with one member's candidates alone."""
+    rows = np.flatnonzero(found.masks.member == member)
+    return replace(found, candidate=found.candidate[rows], masks=found.masks.take(rows), tile=found.tile[rows])
 
 
 def number_nuclei(found: Tiles, replaced: Ints, joined: Instances, wanted: npt.NDArray[np.bool_]) -> Seamed:

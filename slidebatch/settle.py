@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ensemble import iou, nms
+from ensemble.fuse import resolve_overlaps
 from slidebatch import instances
 from slidebatch.decode import DecodeSpec
 from slidebatch.geometry import Box
@@ -25,13 +25,25 @@ def settle(found: Instances, iou_threshold: float) -> Instances:
     Two detections conflict when the intersection over union of their masks exceeds `iou_threshold`; of two
     that conflict the better in the total order (score down, box, area, mask, member) stays.
     """
+    return disjoint(suppressed(found, iou_threshold))
+
+
+def suppressed(found: Instances, iou_threshold: float) -> Instances:
+    """What greedy non-maximum suppression by masks leaves, in the given order, masks as they are."""
+    keep = nms.mask_nms(found.score, found.box, found.offset, found.bits, found.member, iou_threshold)
+    return found.take(keep)
+
+
+def disjoint(found: Instances, least_share: float = 0.0) -> Instances:
+    """Nuclei best first, each disputed pixel with the best; gone are those that keep none, or less than their share."""
     if not len(found):
         return found
-    keep = nms.mask_nms(found.score, found.box, found.offset, found.bits, found.member, iou_threshold)
     area = iou.mask_area(found.box, found.offset, found.bits)
     order = nms.total_order(found.score, found.box, area, found.offset, found.bits, found.member)
-    kept = found.take(order[keep[order]])
-    return _tighten(replace(kept, bits=_disjoint(kept.box, kept.offset, kept.bits.copy(), _pairs(kept))))
+    best = found.take(order)
+    kept = resolve_overlaps(np.arange(len(best)), best.box, best.offset, best.bits, least_share)
+    left = replace(best, box=kept.box.astype(np.int32), offset=kept.offset, bits=kept.bits)
+    return left.take(kept.area > 0)
 
 
 def in_limits(found: Instances, spec: DecodeSpec, largest_px: int) -> Instances:
@@ -48,48 +60,9 @@ def label_image(found: Instances, shape: tuple[int, int], spec: DecodeSpec, larg
 
 
 def split_settled(found: Instances, safe: Box) -> npt.NDArray[np.bool_]:
-    """Which detections belong to groups of overlapping masks whose boxes all lie in `safe`: (N,) bool."""
-    pairs = _pairs(found)
+    """Which nuclei belong to groups of overlapping masks whose boxes all lie in `safe`, none of them cut: (N,) bool."""
+    pairs = iou.box_pairs(found.box)
     touching = iou.mask_overlap(found.box, found.offset, found.bits, pairs) > 0
     group = nms.components(len(found), pairs[touching])
-    return nms.settled(group, found.box, np.array(safe.tuple()))
-
-
-def _pairs(found: Instances) -> npt.NDArray[np.int64]:
-    return iou.box_pairs(found.box)
-
-
-@njit(nogil=True, cache=True)
-def _disjoint(box, offset, bits, pairs):
-    """Take from each mask, in place, the pixels of every earlier one; rows are best first, pairs i < j sorted.
-
-    Pairs in lexicographic order compare against masks as they were reduced so far, which takes the same pixels:
-    what an earlier mask lost belongs to a still earlier one, with which the later one is paired too.
-    """
-    for k in range(len(pairs)):
-        i, j = pairs[k, 0], pairs[k, 1]
-        wide_i, wide_j = np.int64(box[i, 3]) - box[i, 1], np.int64(box[j, 3]) - box[j, 1]
-        for y in range(max(box[i, 0], box[j, 0]), min(box[i, 2], box[j, 2])):
-            for x in range(max(box[i, 1], box[j, 1]), min(box[i, 3], box[j, 3])):
-                a = (y - box[i, 0]) * wide_i + x - box[i, 1]
-                b = (y - box[j, 0]) * wide_j + x - box[j, 1]
-                if bits[offset[i] + (a >> 3)] & (128 >> (a & 7)):
-                    bits[offset[j] + (b >> 3)] &= np.uint8(255 - (128 >> (b & 7)))
-    return bits
-
-
-def _tighten(found: Instances) -> Instances:
-    """Boxes moved in to the pixels that are left; empty masks dropped."""
-    boxes, masks, rows = [], [], []
-    for i in range(len(found)):
-        mask, box = found.mask(i), found.at(i)
-        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not len(ys):
-            continue
-        inner = Box(int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1)
-        boxes.append(inner.shift(box.y0, box.x0))
-        masks.append(mask[inner.slices()])
-        rows.append(i)
-    packed = instances.from_masks(boxes, masks)
-    keep = np.array(rows, np.int64)
-    return replace(packed, score=found.score[keep], member=found.member[keep], votes=found.votes[keep])
+    cut = np.bincount(group, found.cut > 0, minlength=1)[group] > 0
+    return nms.settled(group, found.box, np.array(safe.tuple())) & ~cut

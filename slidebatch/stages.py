@@ -30,7 +30,7 @@ from slidebatch.geometry import Box
 from slidebatch.infer import infer_detections
 from slidebatch.job import Job, Made, open_job
 from slidebatch.measure import measure_region, merge_table
-from slidebatch.plan import Item, Task
+from slidebatch.plan import Item, Task, network_of
 from slidebatch.prepare import prepare_slide
 from slidebatch.seams import seam_slide
 from slidebatch.store import (
@@ -89,9 +89,10 @@ def warm(work: str, network: bool = True) -> None:
     """Load what this process will need of a run before its first task: the network if asked for, compiled code."""
     job = open_job(work)
     if network:
-        _ = job.model
-    if job.plan.card.family == "dense":
-        load_compiled(job.plan)
+        _ = job.of(0).model
+    for member in job.members:
+        if member.plan.card.family == "dense":
+            load_compiled(member.plan)
 
 
 def fingerprint(job: Job, task: Task) -> str:
@@ -133,7 +134,9 @@ def _together(job: Job, stage: str, items: Sequence[Item], attempt: Attempt) -> 
 
     None is made so where a worker has died over several slides: each alone will show whose fault it was.
     """
-    if stage != "infer" or job.plan.device == "cpu" or job.plan.card.family != "dense" or not items:
+    kind, member = network_of(stage)
+    view = job.of(member)
+    if kind != "infer" or view.plan.device == "cpu" or view.plan.card.family != "dense" or not items:
         return {}
     names = {job.at(i.slide).slide for i in items}
     over = names.pop() if len(names) == 1 else SEVERAL
@@ -141,7 +144,7 @@ def _together(job: Job, stage: str, items: Sequence[Item], attempt: Attempt) -> 
         return {}
     attempt.working_on(over)
     try:
-        made = infer_together(job, items)
+        made = infer_together(view, items)
     except (EnvironmentFault, OSError, MemoryError):
         raise
     except Exception:  # whose fault it is, shows when they are done alone
@@ -234,14 +237,14 @@ class Attempt:
 
 def stage_function(job: Job, stage: str) -> StageFunction:
     """The function of a stage."""
-    if stage == "infer":
-        return infer_maps if job.plan.card.family == "dense" else infer_detections
+    kind, member = network_of(stage)
+    if kind in {"maps", "infer"}:
+        return _of_network(job.of(member), kind)
     if stage.startswith("pyramid"):
         level = int(stage.removeprefix("pyramid"))
         return lambda job, number, box: paint.pyramid_region(job, number, box, level)
     functions: dict[str, StageFunction] = {
         "prepare": lambda job, number, _: prepare_slide(job, number),
-        "maps": create_maps,
         "decode": decode_tile,
         "seams": _seams,
         "paint": paint.paint_region,
@@ -249,6 +252,13 @@ def stage_function(job: Job, stage: str) -> StageFunction:
         "table": _table,
     }
     return functions[stage]
+
+
+def _of_network(view: Job, kind: str) -> StageFunction:
+    """A stage of one network, which sees the run as its own."""
+    infer = infer_maps if view.plan.card.family == "dense" else infer_detections
+    function = create_maps if kind == "maps" else infer
+    return lambda _, number, box: function(view, number, box)
 
 
 def _seams(job: Job, number: int, _: Box) -> Made:

@@ -8,24 +8,23 @@ import numpy as np
 
 from slidebatch import instances
 from slidebatch.decode import claimed, decode_dense, extract
-from slidebatch.geometry import Box, whole
-from slidebatch.infer import blocks_near, centred
-from slidebatch.instances import Instances
+from slidebatch.geometry import Box
+from slidebatch.instances import PIECE, WAITING, Instances
 from slidebatch.job import Job, Made
-from slidebatch.models.protocol import Detections
-from slidebatch.paste import paste
+from slidebatch.members import from_detections, from_maps, from_members, survivors
 from slidebatch.plan import Plan
-from slidebatch.settle import in_limits, settle, split_settled
-from slidebatch.store import read_shard, region_reader, write_shard
-from slidebatch.tiling import Tile
+from slidebatch.settle import split_settled
+from slidebatch.store import write_shard
+from slidebatch.tiling import Tile, alone
 
 
 def decode_tile(job: Job, number: int, core: Box) -> Made:
     """Decode one tile and write its shard of nuclei."""
-    tile = job.plan.tiles.tile(core, job.at(number).shape)
-    found = _from_maps(job, number, tile) if job.plan.card.family == "dense" else _from_detections(job, number, tile)
+    plan = job.plan
+    tile = plan.tiles.tile(core, job.at(number).shape)
+    found = from_maps(job, number, tile) if plan.joins_maps else _settled(job, number, tile)
     path = job.nuclei(number, core)
-    write_shard(path, found.arrays(), job.plan.card.digest)
+    write_shard(path, found.arrays(), plan.card.digest)
     return Made((path,), nuclei=len(found))
 
 
@@ -40,33 +39,13 @@ def load_compiled(plan: Plan) -> None:
     claimed(found, tile, plan.tiles, (side, side))
 
 
-def _from_maps(job: Job, number: int, tile: Tile) -> Instances:
+def _settled(job: Job, number: int, tile: Tile) -> Instances:
+    """Nuclei that compete: groups that only this tile can judge are settled, all others wait for the seam stage."""
     plan, shape = job.plan, job.at(number).shape
-    maps = region_reader(job.maps(number))(tile.read)
-    found = extract(decode_dense(maps, tile.read, plan.decode), tile.valid, plan.decode)
-    return claimed(found, tile, plan.tiles, shape)
-
-
-def _from_detections(job: Job, number: int, tile: Tile) -> Instances:
-    """Detections centred in the core; those that only this tile can judge are settled, others marked cut."""
-    plan, slide = job.plan, job.at(number)
-    shards = [read_shard(job.detections(number, b)) for b in blocks_near(plan, slide, tile.core)]
-    parts = [centred(Detections(s["box"], s["score"], s["mask"]), tile.core, slide.shape) for s in shards]
-    pasted = instances.concatenate([paste(d, whole(slide.shape)) for d in parts])
-    found = in_limits(pasted, plan.decode, plan.largest_px)
-    safe = _safe(tile, plan.largest_px, slide.shape)
-    done = split_settled(found, safe)
-    settled = settle(found.take(done), plan.decode.iou_threshold)
+    found = from_members(job, number, tile) if plan.members else from_detections(job, number, tile)
+    # What another tile answers for reaches so far into this core, and no farther.
+    reach = plan.tiles.halo_px if plan.members else plan.largest_px // 2 + 2
+    done = split_settled(found, alone(tile.core, reach, shape))
     rest = found.take(~done)
-    return instances.concatenate([settled, replace(rest, cut=np.ones(len(rest), np.uint8))])
-
-
-def _safe(tile: Tile, largest_px: int, shape: tuple[int, int]) -> Box:
-    """The part of the core that no detection centred in another core can reach."""
-    reach, core = largest_px // 2 + 2, tile.core
-    return Box(
-        core.y0 + reach if core.y0 > 0 else 0,
-        core.x0 + reach if core.x0 > 0 else 0,
-        core.y1 - reach if core.y1 < shape[0] else core.y1,
-        core.x1 - reach if core.x1 < shape[1] else core.x1,
-    )
+    waiting = replace(rest, cut=np.where(rest.cut > 0, PIECE, WAITING).astype(np.uint8))
+    return instances.concatenate([survivors(found.take(done), plan), waiting])

@@ -31,6 +31,7 @@ from slidebatch.geometry import Box, whole
 from slidebatch.spec import Spec
 
 Shape = tuple[int, int]
+PatchSide = PositiveInt | Literal["auto"]
 
 CELL_STEP_PX = 64
 """Cells are multiples of this, so that every network's stride divides them."""
@@ -39,7 +40,7 @@ CELL_STEP_PX = 64
 class TilingSpec(Spec):
     """How slides are cut. Results do not depend on patches and tiles; time and memory do."""
 
-    patch_px: PositiveInt | Literal["auto"] = Field(
+    patch_px: PatchSide = Field(
         default="auto", description="Side of the patches that networks see, in pixels; auto times a few shapes once."
     )
     core_px: PositiveInt | Literal["auto"] = Field(
@@ -52,6 +53,16 @@ class TilingSpec(Spec):
     )
     bundle: bool = Field(
         default=True, description="Small images and tiles share tasks, which saves time; false: each has its own."
+    )
+
+
+def alone(core: Box, reach_px: int, shape: Shape) -> Box:
+    """The part of a tile's core that nothing reaches which reaches `reach_px` into it from other cores."""
+    return Box(
+        core.y0 + reach_px if core.y0 > 0 else 0,
+        core.x0 + reach_px if core.x0 > 0 else 0,
+        core.y1 - reach_px if core.y1 < shape[0] else core.y1,
+        core.x1 - reach_px if core.x1 < shape[1] else core.x1,
     )
 
 

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from slidebatch.executors.protocol import Call, Executor
+from slidebatch.plan import network_of
 from slidebatch.stages import Receipt
-
-ON_GPU = "infer"
-"""The stage that runs networks."""
 
 
 class Split:
@@ -34,7 +32,7 @@ class Split:
         first = next(rest, None)
         if first is None:
             return
-        yield from (self.gpu if first.stage == ON_GPU else self.cpu).run(chain([first], rest))
+        yield from (self.gpu if network_of(first.stage)[0] == "infer" else self.cpu).run(chain([first], rest))
 
     def everywhere(self, function: Callable[..., None], *arguments: object) -> None:
         self.gpu.everywhere(function, *arguments)

@@ -3,6 +3,7 @@
     names()               what is registered
     card(spec, device)    what the engine must know before it plans; reads no pixels, starts no device
     load(spec, device)    the network, ready to run
+    calibration(spec)     from its scores to the overlap to expect, where its weights have that
     settle(spec, device)  the spec with what "auto" becomes on this machine: for workers that may differ
     pick_device(name)     what "auto" becomes on this machine
     gpus(), why_no_gpu()  the GPUs here, or what is missing for one
@@ -23,11 +24,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ensemble.calibrate import Calibration
 from slidebatch.errors import ModelError
 from slidebatch.models.protocol import Card, Model
 from slidebatch.models.spec import ModelSpec
 
-__all__ = ["ModelSpec", "card", "give_back", "gpus", "load", "names", "pick_device", "register", "settle", "why_no_gpu"]
+__all__ = [
+    "ModelSpec",
+    "calibration",
+    "card",
+    "give_back",
+    "gpus",
+    "load",
+    "names",
+    "pick_device",
+    "register",
+    "settle",
+    "why_no_gpu",
+]
 
 DENSE = ("simple_conv", "small_unet", "small_unet_dense", "unet")
 """The kinds of dense networks, as `networks.NETWORKS` has them; told here so that naming them needs no torch."""
@@ -63,6 +77,14 @@ def load(spec: ModelSpec, device: str = "cpu") -> Model:
     device = pick_device(device)
     made: Model = _runner(spec).load(spec, device) if _has_weights(spec) else _call(_LOADERS, spec, device)
     return made
+
+
+def calibration(spec: ModelSpec) -> Calibration | None:
+    """The calibration of scores that lies with a network's weights; None where there is none.
+
+    ModelError as `card`, and for one that is wrong.
+    """
+    return None if not _has_weights(spec) else import_module("slidebatch.models.stored").calibration(spec)
 
 
 def settle(spec: ModelSpec, device: str = "cpu") -> ModelSpec:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
+from ensemble.calibrate import Calibration
 from slidebatch.errors import ModelError
 from slidebatch.models import dense, detector, networks
 from slidebatch.models.spec import ModelSpec
 from slidebatch.models.weights_file import read_card, weights_path
 
 
+def calibration(spec: ModelSpec) -> Calibration | None:
+    """The calibration in the card of some weights, or None. ModelError where it is wrong."""
+    path = _weights(spec)
+    told = read_card(path).calibration
+    try:
+        return None if told is None else Calibration.from_dict(told)
+    except ValueError as error:
+        raise ModelError(f"{path}: the calibration in its card is wrong: {error}; fit it again.") from error
+
+
+def _weights(spec: ModelSpec) -> Path:
+    return weights_path(spec.name, {k: v for k, v in spec.options.items() if k == "weights"})
+
+
 def runner(spec: ModelSpec) -> ModuleType:
     """`dense` or `detector`. ModelError where weights or card are missing, or the card names an unknown network."""
-    path = weights_path(spec.name, {k: v for k, v in spec.options.items() if k == "weights"})
+    path = _weights(spec)
     network = read_card(path).network
     try:
         family = networks.family(network)

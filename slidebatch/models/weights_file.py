@@ -34,6 +34,7 @@ class CardFile(Spec):
     maps          class maps it leaves, background left out
     mpp           micrometres per pixel of the training images, diameter_um their typical nucleus
     sha256        of the weights file; None in a card that travels inside it
+    calibration   from the scores of its nuclei to the overlap to expect, as `ensemble.calibrate` writes it, or None
     training, scores, licence   for the reader
     """
 
@@ -46,6 +47,7 @@ class CardFile(Spec):
     margin_px: int = Field(ge=0)
     stride_px: int = Field(ge=1)
     sha256: str | None = None
+    calibration: dict[str, Any] | None = None
     training: dict[str, Any] = Field(default={})
     scores: dict[str, Any] = Field(default={})
     licence: str = ""
