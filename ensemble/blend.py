@@ -78,7 +78,7 @@ def _trimmed(lead: npt.NDArray[np.int64], found: tuple[npt.NDArray[np.int64], ..
 
 @njit(cache=True, nogil=True)
 def _hulls(box, lead, start, rows):  # type: ignore[no-untyped-def]
-    """The box around all boxes of each group."""
+    """The box around all boxes of each group, and an edge of one pixel that no mask has."""
     hull = np.empty((lead.size, 4), np.int64)
     for g in range(lead.size):
         hull[g] = box[lead[g]]
@@ -86,6 +86,8 @@ def _hulls(box, lead, start, rows):  # type: ignore[no-untyped-def]
             for side in range(2):
                 hull[g, side] = min(hull[g, side], box[rows[k], side])
                 hull[g, side + 2] = max(hull[g, side + 2], box[rows[k], side + 2])
+    hull[:, :2] -= 1
+    hull[:, 2:] += 1
     return hull
 
 
@@ -108,7 +110,7 @@ def _fused(masks, groups, weight, absent, level):  # type: ignore[no-untyped-def
             total += weight[rows[k]]
             _heap_up(masks, rows[k], weight[rows[k]], hull[g], heap)
         _elect(masks, lead[g], hull[g], heap, (total, level), piece)
-        name, area[g] = _largest(piece, height, width, stack)
+        name, area[g] = _largest(piece, height * width, width, stack)
         tight[g] = _tight(piece, name, hull[g], masks[0][lead[g]])
         offset[g + 1] = offset[g] + _pack(piece, name, hull[g], tight[g], out[offset[g] :])
     return area, tight, offset, out
@@ -144,21 +146,21 @@ def _elect(masks, lead, hull, heap, vote, piece):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _largest(piece, height, width, stack):  # type: ignore[no-untyped-def]
+def _largest(piece, pixels, width, stack):  # type: ignore[no-untyped-def]
     """Number the 4-connected pieces of the -1 in raster order, in place: the largest one's name and size."""
     best, most, name = 0, 0, 0
-    for first in range(height * width):
+    for first in range(pixels):
         if piece[first] != -1:
             continue
         name += 1
-        size = _flood(piece, height, width, stack, first, name)
+        size = _flood(piece, width, stack, first, name)
         if size > most:
             best, most = name, size
     return best, most
 
 
 @njit(cache=True, nogil=True)
-def _flood(piece, height, width, stack, first, name):  # type: ignore[no-untyped-def]
+def _flood(piece, width, stack, first, name):  # type: ignore[no-untyped-def]
     """Give a name to the piece around the pixel `first`: its size. A pixel is put on the stack once."""
     stack[0], depth, size = first, 1, 0
     piece[first] = name
@@ -166,11 +168,10 @@ def _flood(piece, height, width, stack, first, name):  # type: ignore[no-untyped
         depth -= 1
         here = stack[depth]
         size += 1
-        y, x = here // width, here % width
-        for dy, dx in ((-1, 0), (0, -1), (0, 1), (1, 0)):
-            if 0 <= y + dy < height and 0 <= x + dx < width and piece[here + dy * width + dx] == -1:
-                piece[here + dy * width + dx] = name
-                stack[depth] = here + dy * width + dx
+        for near in (here - width, here - 1, here + 1, here + width):  # the hull's edge holds no -1
+            if piece[near] == -1:
+                piece[near] = name
+                stack[depth] = near
                 depth += 1
     return size
 

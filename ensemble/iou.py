@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ensemble.packed import ONES, eight_bits, keep_first, packed
+from ensemble.packed import Packed, as_words, ones_of_first, packed, sixty_four_bits
 
 Pairs = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
@@ -74,7 +74,8 @@ def box_iou(a: npt.ArrayLike, b: npt.ArrayLike, pairs: Pairs) -> npt.NDArray[np.
 
 def mask_area(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Pixels of each of N packed masks: (N,) int64, exact. ValueError where the arrays do not fit."""
-    return _mask_area(*packed(box, offset, bits))
+    masks = packed(box, offset, bits)
+    return np.asarray(_mask_area(masks.box, masks.offset, as_words(masks.bits)))
 
 
 def mask_overlap(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike, pairs: Pairs) -> npt.NDArray[np.int64]:
@@ -83,7 +84,18 @@ def mask_overlap(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike,
     ValueError where the arrays do not fit together or a pair names a row that is not there.
     """
     masks = packed(box, offset, bits)
-    return _mask_overlap(*masks, as_pairs(pairs, len(masks.box), len(masks.box)))
+    known = as_pairs(pairs, len(masks.box), len(masks.box))
+    return np.asarray(_mask_overlap(masks.box, masks.offset, as_words(masks.bits), known))
+
+
+def areas_and_overlaps(masks: Packed) -> tuple[npt.NDArray[np.int64], Pairs, npt.NDArray[np.int64]]:
+    """Of checked masks `mask_area` (N,), `box_pairs` (P, 2) and what the masks of these share (P,), int64 all.
+
+    The same numbers as from each by itself, for less: the masks are checked and turned into words once.
+    """
+    words, pairs = as_words(masks.bits), _all_pairs(masks.box, -1)
+    area = _mask_area(masks.box, masks.offset, words)
+    return area, pairs, _mask_overlap(masks.box, masks.offset, words, pairs)
 
 
 def iou(inter: npt.ArrayLike, area_a: npt.ArrayLike, area_b: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -210,18 +222,17 @@ def _listed(box, strips, split, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _mask_area(box, offset, bits):  # type: ignore[no-untyped-def]
+def _mask_area(box, offset, words):  # type: ignore[no-untyped-def]
     area = np.zeros(len(box), np.int64)
     for i in range(len(box)):
-        left = (box[i, 2] - box[i, 0]) * (box[i, 3] - box[i, 1])
-        for k in range(offset[i], offset[i + 1]):
-            area[i] += ONES[keep_first(bits[k], left)]  # the last byte may be padded
-            left -= 8
+        pixels = (box[i, 2] - box[i, 0]) * (box[i, 3] - box[i, 1])
+        for k in range(0, pixels, 64):  # never beyond the last pixel: the last byte may be padded
+            area[i] += ones_of_first(sixty_four_bits(words, offset[i] * 8 + k), pixels - k)
     return area
 
 
 @njit(cache=True, nogil=True)
-def _mask_overlap(box, offset, bits, pairs):  # type: ignore[no-untyped-def]
+def _mask_overlap(box, offset, words, pairs):  # type: ignore[no-untyped-def]
     shared = np.zeros(len(pairs), np.int64)
     for p in range(len(pairs)):
         i, j = pairs[p]
@@ -229,7 +240,7 @@ def _mask_overlap(box, offset, bits, pairs):  # type: ignore[no-untyped-def]
         for y in range(max(box[i, 0], box[j, 0]), min(box[i, 2], box[j, 2])):
             at_i = offset[i] * 8 + (y - box[i, 0]) * (box[i, 3] - box[i, 1]) - box[i, 1]
             at_j = offset[j] * 8 + (y - box[j, 0]) * (box[j, 3] - box[j, 1]) - box[j, 1]
-            for x in range(x0, x1, 8):
-                both = eight_bits(bits, at_i + x) & eight_bits(bits, at_j + x)
-                shared[p] += ONES[keep_first(both, x1 - x)]
+            for x in range(x0, x1, 64):
+                both = sixty_four_bits(words, at_i + x) & sixty_four_bits(words, at_j + x)
+                shared[p] += ones_of_first(both, x1 - x)
     return shared

@@ -8,6 +8,7 @@ on a byte of its own, its rows do not.
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,35 @@ def packed(box: npt.ArrayLike, offset: npt.ArrayLike, bits: npt.ArrayLike) -> Pa
             "expected one bit a pixel, whole bytes a mask, offsets from 0 to the end of bits"
         )
     return whole
+
+
+def as_words(bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Bits (B,) uint8 as 64-bit words for `sixty_four_bits`, first bit highest; a word of zeros ends them."""
+    whole = np.zeros((bits.size // 8 + 2) * 8, np.uint8)
+    whole[: bits.size] = bits
+    words = whole.view(np.uint64)
+    return words.byteswap(inplace=True) if sys.byteorder == "little" else words
+
+
+@njit(cache=True, nogil=True)
+def sixty_four_bits(words, at):  # type: ignore[no-untyped-def]
+    """The 64 bits from bit `at` on, first bit highest."""
+    word, shift = at >> 6, np.uint64(at & 63)
+    if shift == 0:
+        return words[word]
+    return (words[word] << shift) | (words[word + 1] >> (np.uint64(64) - shift))
+
+
+@njit(cache=True, nogil=True)
+def ones_of_first(word, count):  # type: ignore[no-untyped-def]
+    """How many of the first `count` >= 1 bits of a 64-bit word are set (of all from 64 on)."""
+    if count < 64:
+        word >>= np.uint64(64 - count)
+    # Sums of 2, 4 and 8 neighbouring bits, then of all bytes; compilers know it as one instruction.
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble import iou
-from slidebatch.instances import Instances
+from slidebatch.geometry import Box
+from slidebatch.instances import Instances, from_masks
 from tests.support import slow_nms
 from tests.support.random_nuclei import boxes, crowds, nuclei
 
@@ -69,6 +70,18 @@ def test_mask_overlap_counts_pixels(table: Instances) -> None:
     packed = (table.box, table.offset, table.bits)
     assert iou.mask_area(*packed).tolist() == [len(s) for s in sets]
     assert iou.mask_overlap(*packed, pairs).tolist() == [len(sets[i] & sets[j]) for i, j in pairs.tolist()]
+
+
+def test_wide_masks_are_counted_at_every_bit_shift() -> None:
+    """Rows of more than two 64-bit words share what their sets of pixels share, wherever their bits begin."""
+    random = np.random.default_rng(6)
+    for shift in range(0, 140, 3):
+        boxes = [Box(0, 0, 3, 150), Box(1, shift, 4, shift + 133)]
+        table = from_masks(boxes, [random.random(b.shape) < 0.7 for b in boxes])
+        one, other = slow_nms.pixels(table)
+        packed = (table.box, table.offset, table.bits)
+        assert iou.mask_area(*packed).tolist() == [len(one), len(other)]
+        assert iou.mask_overlap(*packed, np.array([[0, 1]])).tolist() == [len(one & other)]
 
 
 def test_padding_bits_are_no_pixels() -> None:

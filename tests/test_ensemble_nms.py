@@ -50,6 +50,21 @@ def test_input_order_never_decides_the_order(table: Instances, random: object) -
     assert identity(before) == identity(after)
 
 
+@quick
+@given(crowds(), st.sampled_from([0, 2**40]))
+def test_numbers_of_any_kind_and_size_are_ordered_alike(table: Instances, far: int) -> None:
+    """Scores as floats, and boxes and scores spread too far for one sorting key, give the same order."""
+    area = iou.mask_area(table.box, table.offset, table.bits)
+    keys = (area, table.offset, table.bits, table.member)
+    expected = order_of(table).tolist()
+    assert nms.total_order(table.score / 7.0, table.box, *keys).tolist() == expected
+    score, box = table.score.astype(np.int64) * (far + 1), table.box.astype(np.int64)
+    box[::2] += far * (table.score[::2, None] == 0)  # whole boxes move, and only within the lowest score
+    moved = nms.total_order(score, box, *keys).tolist()
+    assert [i for i in moved if table.score[i]] == [i for i in expected if table.score[i]]
+    assert moved == sorted(moved, key=lambda i: (-int(score[i]), box[i].tolist(), moved.index(i)))
+
+
 def test_order_of_many_equal_rows_takes_every_key() -> None:
     """A thousand nuclei of one score and one corner are sorted by side, area, mask and member."""
     random = np.random.default_rng(5)
