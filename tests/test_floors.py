@@ -57,7 +57,7 @@ FLOORS = {
             "status",
         ),
         *("training", "evaluate", "tuning", "results", "validate", "plate_assay", "report", "sweep", "jobscripts"),
-        *("doctor", "export"),
+        *("doctor", "export", "networks_wanted"),
     },
     10: {"cli", "__main__"},
 }
