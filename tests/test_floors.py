@@ -32,7 +32,7 @@ FLOORS = {
     9: {
         *("batch", "pooling", "devices", "sharing", "planning", "projection", "finish", "lease", "progress", "status"),
         *("training", "evaluate", "tuning", "results", "validate", "plate_assay", "report", "sweep", "jobscripts"),
-        *("doctor", "export"),
+        *("doctor", "export", "first_look"),
     },
     10: {"cli", "__main__"},
 }
