@@ -75,13 +75,13 @@ def test_every_page_has_its_place() -> None:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_commands_run(
-    name: str, staged: Path, sample_plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_run(name: str, staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of a guide, one after the other, in a folder with the files that it speaks of."""
     shutil.copytree(staged, tmp_path, dirs_exist_ok=True)
     if name == "troubleshooting.md":
-        shutil.copytree(sample_plate, tmp_path / "results" / "plate")
+        monkeypatch.chdir(tmp_path)
+        there = "slidebatch run conf/slide.yaml --set input.path=slides/one.tif --set input.mpp=0.5"
+        assert status_of(quick([*there.split(), "--set", "output.path=results/plate"])) == 0
     _run_page(GUIDES / name, tmp_path, monkeypatch)
 
 
