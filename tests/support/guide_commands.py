@@ -49,8 +49,6 @@ def quick(words: list[str]) -> list[str]:
         sets.append("tiling.patch_px=256")  # images that `stage` made
     if "--cluster" in rest:
         sets += ["cluster.job.interface=lo", "cluster.job.memory_gb=3"]  # jobs of these tests meet on this machine
-    if name in ("run", "plan") and len(rest) == 1 and not rest[0].startswith("conf/"):
-        sets.remove("report.enabled=false")
     few = ["--resamples", "20"] if name in FEW_DRAWS else []
     return [name, *rest, *few, *(word for one in sets for word in ("--set", one))]
 
