@@ -50,6 +50,9 @@ EXCLUDES: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 """Keys that cannot stand beside others of their section: an override of one takes those away."""
 
+PATTERNS = {("input", "pattern")}
+"""Keys whose values may begin with a brace and are text all the same."""
+
 
 def _defaults(kind: type[S]) -> Callable[[], S]:
     """Makes a section of defaults alone."""
@@ -149,6 +152,8 @@ def parse_override(text: str) -> Override:
     loc = tuple(key.strip().split("."))
     if not equals or not all(re.fullmatch(r"[\w-]+", part) for part in loc):
         raise ConfigError(f"--set {text}: expected a key and a value, as in --set tiling.core_px=1024.")
+    if loc in PATTERNS and value.strip().startswith("{"):
+        return Override(text, loc, value.strip())
     return Override(text, loc, read_value(value, f"--set {text}"))
 
 

@@ -110,7 +110,18 @@ def make_plan(config: RunConfig, earlier: Geometry | None = None) -> Planned:
         members=() if config.ensemble is None else tuple(members),
         fusion=None if config.ensemble is None else config.ensemble.fusion,
     )
-    return Planned(plan, tuple(faults), (*notes, *([told] if told else [])), found.plate, truth)
+    notes += [*_read_apart(spec, found), *([told] if told else [])]
+    return Planned(plan, tuple(faults), tuple(notes), found.plate, truth)
+
+
+def _read_apart(spec: InputSpec, found: Found) -> list[str]:
+    """A note on files that are taken as images of their own, but are named as channels of a plate's fields."""
+    if found.plate or not isinstance(spec.path, str) or spec.pattern or spec.preset or len(found.sources) < 2:
+        return []
+    proposal = sources.proposed(spec.path)
+    if proposal is None or proposal.fits < proposal.of or not {"column", "channel"} <= set(proposal.fields):
+        return []
+    return [f"each file is taken as an image of its own; as a plate, {proposal.describe()}"]
 
 
 def _member(run: Network, cut: Cut, config: RunConfig) -> Member:

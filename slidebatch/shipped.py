@@ -55,7 +55,11 @@ def find_config(name: str) -> Path:
     found = shipped(name)
     if found is not None:
         return found
-    what = "is a folder" if path.is_dir() else "does not exist"
+    if path.is_dir():
+        raise ConfigError(
+            f"{name} is a folder, expected a config, a YAML file; `slidebatch plan {name}` says how to run the images "
+            "in a folder."
+        )
     raise ConfigError(
-        f"{name}: this config {what}; expected a YAML file, or one of the shipped ones: {', '.join(configs())}."
+        f"{name}: this config does not exist; expected a YAML file, or one of the shipped ones: {', '.join(configs())}."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,15 @@ import typer
 
 from slidebatch.cli import app
 from slidebatch.config import load
+from slidebatch.first_look import is_images
 from slidebatch.shipped import configs
+from tests.support.guide_commands import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "jobs").rglob("*.md")],
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-FENCE = re.compile(r"```(?:bash|sh|console)\n(.*?)```", re.DOTALL)
 TEST_COMMAND = re.compile(r"\S*python -m pytest.*")
 
 
@@ -49,27 +49,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in [_anchor(h) for h in headings], f"{_id(page)}: no heading for {target}"
 
 
-def _lines(page: Path) -> list[list[str]]:
-    """The shell lines of a page that call slidebatch, as words from `slidebatch` on."""
-    found = []
-    for block in FENCE.findall(page.read_text()):
-        for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
-            words = shlex.split(line, comments=True)
-            words = words[1:] if words[:1] == ["$"] else words
-            found += [["slidebatch", *words[1:]]] if words and Path(words[0]).name == "slidebatch" else []
-    return found
-
-
 @pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_commands_exist(page: Path) -> None:
     """Every slidebatch command that a page shows exists, with configs that are shipped and settings that are known."""
-    for words in _lines(page):
+    for words in commands(page):
         if len(words) == 1 or words[1].startswith("-"):
             continue
         assert words[1] in _commands(), f"{_id(page)}: {' '.join(words)}"
         named = [w for w in words[2:] if w in configs()]
         sets = [words[i + 1] for i, w in enumerate(words) if w == "--set"]
-        if words[1] in ("run", "plan"):
+        if words[1] in ("run", "plan") and not (is_images(words[2]) or words[2].endswith("/")):
             assert len(named) == 1, f"{_id(page)}: {' '.join(words)}"
             load(named[0], sets)
 

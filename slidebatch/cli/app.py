@@ -84,17 +84,32 @@ def run(
 
 @app.command()
 @exits
-def plan(config: Config, set_: Set = None, cluster: Cluster = None, workers: Workers = None) -> int:
+def plan(
+    config: Annotated[str, typer.Argument(help="YAML file, shipped or your own; or images: a folder or a file.")],
+    set_: Set = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+) -> int:
     """Show what a run would do: slides, patches, tiles, memory, disk, files, time. Starts nothing.
+
+    Of images without a config, says how their names are read and gives the command that runs them.
 
     \b
     Example:
+        slidebatch plan my_plate/
         slidebatch plan conf/slide.yaml --set tiling.core_px=2048
     """
     from slidebatch import batch
     from slidebatch.config import load
+    from slidebatch.first_look import first_look, is_images
 
-    return say(batch.plan(load(config, _overrides(set_, cluster, workers))).describe())
+    sets = _overrides(set_, cluster, workers)
+    if not is_images(config):
+        return say(batch.plan(load(config, sets)).describe())
+    look = first_look(config, sets)
+    say(look.describe())
+    say(batch.plan(load(look.config, look.sets)).describe())
+    return say(f"to run it:\n    {look.command}")
 
 
 @app.command()

@@ -8,7 +8,8 @@ found.
 from __future__ import annotations
 
 from slidebatch.sources.channels import Channels, called
-from slidebatch.sources.find import find, regions_path
+from slidebatch.sources.find import find, proposed, regions_path
+from slidebatch.sources.propose import Proposal
 from slidebatch.sources.spec import Fault, Found, InputSpec
 
-__all__ = ["Channels", "Fault", "Found", "InputSpec", "called", "find", "regions_path"]
+__all__ = ["Channels", "Fault", "Found", "InputSpec", "Proposal", "called", "find", "proposed", "regions_path"]

@@ -6,13 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from slidebatch.errors import ConfigError
 from slidebatch.slides.source import Source, SourceFile
 from slidebatch.sources import folders
 from slidebatch.sources.names import apart, natural, safe, stem, unique
-from slidebatch.sources.pattern import Pattern, compile_pattern, preset
+from slidebatch.sources.pattern import Pattern, compile_pattern, fitting, preset
 from slidebatch.sources.plates import is_plate, plate_name, plate_records
+from slidebatch.sources.propose import MOST_NAMES, Proposal, propose
 from slidebatch.sources.records import Record, canonical, join
 from slidebatch.sources.series import series
 from slidebatch.sources.spec import Fault, Found, InputSpec
@@ -33,7 +35,7 @@ def find(spec: InputSpec) -> Found:
     else:
         found = _by_path(spec)
     if not found.sources and not found.faults:
-        raise ConfigError(f"input: {spec.manifest or spec.path} holds no image; {_expected(spec)}")
+        raise ConfigError(f"input: {spec.manifest or spec.path} holds no image; {_expected(spec)}{_deeper(spec)}")
     if spec.kind == "plate" and not found.plate:
         raise ConfigError(
             "input.kind is plate, but the images have no row and column; "
@@ -73,6 +75,12 @@ def _expected(spec: InputSpec) -> str:
     return f"expected files that end in {', '.join(folders.IMAGES)}, or a glob that names sub-folders"
 
 
+def _deeper(spec: InputSpec) -> str:
+    """How images in sub-folders could be read, where a folder holds none itself."""
+    proposal = proposed(spec.path) if isinstance(spec.path, str) else None
+    return "" if proposal is None else f"; {proposal.describe()}"
+
+
 def _joined(records: Sequence[Record], faults: Sequence[Fault], spec: InputSpec) -> Found:
     """Found from records: a plate where every image has a row and a column."""
     sources, wrong = join(records, spec.mpp)
@@ -98,11 +106,38 @@ def _by_pattern(spec: InputSpec) -> Found:
             elif name.lower().endswith(pattern.suffixes):
                 faults.append(Fault(safe(stem(name)), (f"{root}/{name}",), f"{name}: {record}"))
     if not records:
-        raise ConfigError(
-            f"input: no file below {', '.join(roots)} is named as {pattern.text}; "
-            f"found {folders.shown(seen)}; correct input.pattern or input.path"
-        )
+        raise ConfigError(_no_name(spec, roots, seen, pattern))
     return _joined(records, faults, spec)
+
+
+def _no_name(spec: InputSpec, roots: dict[str, list[str]], seen: Sequence[str], pattern: Pattern) -> str:
+    """What to say where no name fits: what there is, how far the first one fits, and how they could be read."""
+    root = next(iter(roots))
+    every = _images_below(root)
+    what = f"input: no file below {', '.join(roots)} is named as {pattern.text}; found {folders.shown(seen or every)}"
+    if spec.pattern is not None and (seen or every):
+        fits, rest = fitting(spec.pattern, (seen or every)[0])
+        what += f" (the first one fits {fits!r}, but what follows is not {rest!r})" if fits else ""
+    proposal = propose(every)
+    if proposal is None:
+        return f"{what}; correct input.pattern or input.path"
+    return f"{what}; {proposal.describe()}: give that, or correct input.pattern or input.path"
+
+
+def _images_below(root: str) -> list[str]:
+    """Images in a folder and those below it, as paths relative to it with "/"; not more than a proposal looks at."""
+    names = (name for name in folders.below(root, None) if name.lower().endswith(folders.IMAGES))
+    return sorted(islice(names, MOST_NAMES), key=natural)
+
+
+def proposed(folder: str) -> Proposal | None:
+    """How the names of the images in a folder, or below it, could be read; None where nothing fits most of them.
+
+    None as well for anything but a plain folder.
+    """
+    if not os.path.isdir(folder) or folders.is_zarr(folder):
+        return None
+    return propose(_images_below(os.path.abspath(os.path.expanduser(folder))))
 
 
 def _roots(entries: Sequence[folders.Entry], pattern: Pattern) -> dict[str, list[str]]:

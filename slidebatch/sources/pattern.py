@@ -54,6 +54,30 @@ class Pattern:
 def compile_pattern(text: str) -> Pattern:
     """Compile a user's pattern; ConfigError for stray braces, bad names, fields that run together."""
     text = text.removeprefix("./")
+    regex, seen = _regex(text)
+    if not seen - {"*"}:
+        raise ConfigError(f"input.pattern {text!r} has no field in braces; name at least one, such as {{well}}")
+    suffix = re.search(r"\.[^.{}*/]+$", text)
+    return Pattern(
+        text,
+        re.compile(regex),
+        text.count("/"),
+        (suffix.group().lower(),) if suffix else (),
+    )
+
+
+def fitting(text: str, name: str) -> tuple[str, str]:
+    """How far a name fits a user's pattern that does not match it: the part that its beginning fits, and the rest."""
+    tokens = [token for token in re.split(r"(\{[^{}]*\}|\*)", text.removeprefix("./")) if token]
+    for count in range(len(tokens) - 1, 0, -1):
+        beginning = "".join(tokens[:count])
+        if re.match(_regex(beginning)[0], name):
+            return beginning, "".join(tokens[count:])
+    return "", text
+
+
+def _regex(text: str) -> tuple[str, set[str]]:
+    """The regex of a user's pattern, and the names of its fields, `*` among them."""
     regex, end, seen, previous = "", 0, set[str](), ""
     for token in _TOKEN.finditer(text):
         literal = text[end : token.start()]
@@ -65,15 +89,7 @@ def compile_pattern(text: str) -> Pattern:
         seen.add(name)
         previous, end = name, token.end()
     _no_brace(text[end:], text)
-    if not seen - {"*"}:
-        raise ConfigError(f"input.pattern {text!r} has no field in braces; name at least one, such as {{well}}")
-    suffix = re.search(r"\.[^.{}*/]+$", text)
-    return Pattern(
-        text,
-        re.compile(regex + re.escape(text[end:])),
-        text.count("/"),
-        (suffix.group().lower(),) if suffix else (),
-    )
+    return regex + re.escape(text[end:]), seen
 
 
 def _no_brace(literal: str, text: str) -> None:
