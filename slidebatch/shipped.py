@@ -55,7 +55,7 @@ def find_config(name: str) -> Path:
     found = shipped(name)
     if found is not None:
         return found
-    if path.is_dir():
+    if name and path.is_dir():
         raise ConfigError(
             f"{name} is a folder, expected a config, a YAML file; `slidebatch plan {name}` says how to run the images "
             "in a folder."
