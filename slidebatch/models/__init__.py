@@ -46,7 +46,7 @@ __all__ = [
 DENSE = ("simple_conv", "small_unet", "small_unet_dense", "unet")
 """The kinds of dense networks, as `networks.NETWORKS` has them; told here so that naming them needs no torch."""
 
-DETECTORS = ("mask_rcnn",)
+DETECTORS = ("cascade", "mask_rcnn")
 """The kinds of detectors, as `networks.DETECTORS` has them."""
 
 SHIPPED = Path(__file__).parent / "weights"

@@ -25,7 +25,7 @@ from slidebatch.models.engines import Choice, Forward, choose, forward
 from slidebatch.models.halving import Halving
 from slidebatch.models.lanes import Begun, Lane, Maps, Patches, lane_to, room_for_weights
 from slidebatch.models.networks import Architecture, DenseArchitecture
-from slidebatch.models.protocol import Card, Place
+from slidebatch.models.protocol import Card, Place, check_patches
 from slidebatch.models.spec import ModelSpec
 from slidebatch.models.views import VIEWS, View
 from slidebatch.models.weights_file import CardFile, checked_digest, load_weights, read_card, weights_path
@@ -135,14 +135,7 @@ class DenseNetwork:
         return view.back(self._forward(view.of(image)).softmax(dim=1)[:, 1:])
 
     def _checked(self, patches: npt.NDArray[np.float32]) -> Patches:
-        channels, height, width = patches.shape[1:]
-        if channels not in (1, self.card.channels):
-            raise ModelError(
-                f"{self.card.name} takes 1 or {self.card.channels} channels and was given {channels}; "
-                "choose channels with input.channels."
-            )
-        if height % self.card.stride_px or width % self.card.stride_px:
-            raise ValueError(f"patch {height} x {width} px is no multiple of the stride {self.card.stride_px} px")
+        check_patches(self.card, patches)
         return np.require(patches, np.float32, ["C", "W"])  # torch takes no read-only arrays
 
 

@@ -24,7 +24,7 @@ from slidebatch.errors import EnvironmentFault, ModelError
 from slidebatch.models import networks
 from slidebatch.models.engines import has_bfloat16
 from slidebatch.models.networks import Architecture
-from slidebatch.models.protocol import Card, Detections, Place
+from slidebatch.models.protocol import Card, Detections, Place, check_patches
 from slidebatch.models.spec import ModelSpec
 from slidebatch.models.weights_file import CardFile, checked_digest, load_weights, read_card, weights_path
 
@@ -83,14 +83,8 @@ class Detector:
         return found
 
     def _checked(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        count, channels, height, width = patches.shape
-        if channels not in (1, self.card.channels):
-            raise ModelError(
-                f"{self.card.name} takes 1 or {self.card.channels} channels and was given {channels}; "
-                "choose channels with input.channels."
-            )
-        if height % self.card.stride_px or width % self.card.stride_px:
-            raise ValueError(f"patch {height} x {width} px is no multiple of the stride {self.card.stride_px} px")
+        check_patches(self.card, patches)
+        count, _, height, width = patches.shape
         patches = np.broadcast_to(patches, (count, self.card.channels, height, width))
         return np.require(patches, np.float32, ["C", "W"])  # torch takes no read-only arrays
 

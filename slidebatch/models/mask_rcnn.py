@@ -26,7 +26,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.ops import FrozenBatchNorm2d
 
-from slidebatch.models.proposals import UNIT_PX, FloatRPNHead, Limits, Proposals
+from slidebatch.models.proposals import UNIT_PX, FloatRPNHead, Limits, Proposals, Sampling
 from slidebatch.models.rois import (
     BOX_SAMPLES,
     MASK_SAMPLES,
@@ -132,29 +132,8 @@ class Architecture:
         return f"{' and '.join(wrong)} must have one value, or one for each channel" if wrong else ""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What one step learns from, of each crop.
-
-    anchors, anchors_positive   anchors in the loss, and the largest share of them that lie on nuclei
-    anchor_iou                  (background below, nucleus above): between them an anchor does not count
-    regions, regions_positive   proposals in the loss, and the largest share of them that lie on nuclei
-    region_iou                  a proposal that overlaps a nucleus more than this is that nucleus
-    before, proposals           as in `Architecture`, while training
-    """
-
-    anchors: int = 256
-    anchors_positive: float = 0.5
-    anchor_iou: tuple[float, float] = (0.3, 0.7)
-    regions: int = 128
-    regions_positive: float = 0.25
-    region_iou: float = 0.5
-    before: int = 500
-    proposals: int = 500
-
-
 class MaskRCNN(nn.Module):
-    """(N, channels, Y, X) in 0..1 -> detections of each image; with truth, while training, losses by name."""
+    """(N, channels, Y, X) in 0..1 -> detections of each image; with truth, losses by name."""
 
     mean: Tensor
     deviation: Tensor
@@ -174,11 +153,14 @@ class MaskRCNN(nn.Module):
 
     def sample(self, how: Sampling) -> None:
         """Learn from so many anchors and regions from now on."""
-        self.rpn.fg_bg_sampler = BalancedPositiveNegativeSampler(how.anchors, how.anchors_positive)
-        self.rpn.proposal_matcher = Matcher(how.anchor_iou[1], how.anchor_iou[0], allow_low_quality_matches=True)
+        self.rpn.sample(how)
         self.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(how.regions, how.regions_positive)
-        self.rpn.learning = Limits(how.before, how.proposals)
         self.roi_heads.proposal_matcher = Matcher(how.region_iou, how.region_iou, allow_low_quality_matches=False)
+
+    def shift_masks(self, shift: float) -> None:
+        """Add to the logits of all masks. Changes the network."""
+        with torch.no_grad():
+            self.roi_heads.mask_predictor.mask_fcn_logits.bias[1] += shift
 
     def forward(self, images: Tensor, truths: Sequence[Truth] | None = None) -> Any:
         """Detections of each image (boxes (R, 4) xyxy, scores (R,), masks (R, 28, 28) in 0..1, best first), or losses.

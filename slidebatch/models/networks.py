@@ -28,7 +28,10 @@ NETWORKS: dict[str, tuple[type[Any], Build]] = {
 }
 """Dense networks."""
 
-DETECTORS = {"mask_rcnn": "slidebatch.models.mask_rcnn:MaskRCNN"}
+DETECTORS = {
+    "cascade": "slidebatch.models.cascade:Cascade",
+    "mask_rcnn": "slidebatch.models.mask_rcnn:MaskRCNN",
+}
 """Detectors, each in a module with its `Architecture`; imported when asked for, as torchvision takes a while."""
 
 

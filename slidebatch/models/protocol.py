@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from slidebatch.errors import ModelError
 from slidebatch.geometry import Box
 
 Family = Literal["dense", "detections"]
@@ -71,6 +72,18 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.box)
+
+
+def check_patches(card: Card, patches: npt.NDArray[np.float32]) -> None:
+    """ModelError where a network cannot take the channels of patches (N, C, Y, X), ValueError where not their sides."""
+    channels, height, width = patches.shape[1:]
+    if channels not in (1, card.channels):
+        raise ModelError(
+            f"{card.name} takes 1 or {card.channels} channels and was given {channels}; "
+            "choose channels with input.channels."
+        )
+    if height % card.stride_px or width % card.stride_px:
+        raise ValueError(f"patch {height} x {width} px is no multiple of the stride {card.stride_px} px")
 
 
 class DenseModel(Protocol):

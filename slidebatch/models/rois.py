@@ -101,7 +101,7 @@ class FloatMasks(MaskRCNNPredictor):
 
 
 class Heads(RoIHeads):
-    """The second stage: what proposals become, or while training what they cost."""
+    """The second stage: what proposals become, or with truth what they cost."""
 
     def forward(
         self, features: Any, proposals: Any, image_shapes: Any, targets: Sequence[Truth] | None = None
@@ -111,7 +111,7 @@ class Heads(RoIHeads):
         features   float32 (N, C, Y, X) by level
         proposals  (P_i, 4) of each image
         """
-        if self.training and targets is not None:
+        if targets is not None:
             return [], self._losses(features, proposals, targets)
         found = []
         for i, (near, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
@@ -172,17 +172,18 @@ def counting(proposals: Tensor, truth: Truth) -> Tensor:
     return (covered(proposals, truth.ignored) <= 0.5) | (near >= 0.5)
 
 
-def mask_targets(truth: Truth, boxes: Tensor, rows: Tensor) -> Tensor:
-    """What masks should be: (R, 28, 28) float32 in 0..1.
+def mask_targets(truth: Truth, boxes: Tensor, rows: Tensor, side: int = MASK_PX) -> Tensor:
+    """What masks should be: (R, side, side) float32 in 0..1.
 
     boxes  (R, 4) xyxy
     rows   (R,) int64, the nucleus of each box
+    side   samples along each side of a box
 
     A sample is the bilinear mean of the nucleus's pixels around a point, pixel centres at half indices, beyond the
     crop as at its edge. The points lie where `paste` will take the samples to be, evenly over the box.
     """
     height, width = truth.image.shape
-    part = (torch.arange(MASK_PX, device=boxes.device) + 0.5) / MASK_PX
+    part = (torch.arange(side, device=boxes.device) + 0.5) / side
     y = boxes[:, 1, None] + (boxes[:, 3] - boxes[:, 1])[:, None] * part - 0.5
     x = boxes[:, 0, None] + (boxes[:, 2] - boxes[:, 0])[:, None] * part - 0.5
     names = truth.names[rows, None, None]

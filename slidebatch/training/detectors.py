@@ -17,7 +17,7 @@ from slidebatch.geometry import whole
 from slidebatch.infer import centred
 from slidebatch.metrics import dsb_score
 from slidebatch.models.detector import answer
-from slidebatch.models.mask_rcnn import Sampling
+from slidebatch.models.proposals import Sampling
 from slidebatch.models.protocol import Detections
 from slidebatch.paste import paste
 from slidebatch.settle import label_image
@@ -88,9 +88,7 @@ def calibrated(fitted: Fitted, held: Sequence[Example], mix: dict[str, float]) -
     best = [t for t, s in zip(THRESHOLDS, tried, strict=True) if s == max(tried)]
     least = best[len(best) // 2]
     shift = max(SHIFTS, key=lambda s: score(least, s))
-    head: Any = fitted.network.get_submodule("roi_heads.mask_predictor.mask_fcn_logits")
-    with torch.no_grad():
-        head.bias[1] += shift
+    fitted.network.shift_masks(shift)  # type: ignore[operator]
     made = replace(fitted, architecture=replace(fitted.architecture, score_threshold=least))  # type: ignore[type-var]
     return made, {"score_threshold": least, "mask": shift}
 

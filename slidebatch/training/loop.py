@@ -25,6 +25,7 @@ from slidebatch.training import record
 from slidebatch.training.dataset import Example, Split, diameters_px, load, split
 from slidebatch.training.families import family
 from slidebatch.training.feed import Batch, batches, check_size, source, steps_per_epoch
+from slidebatch.training.held_out import held_out_losses
 from slidebatch.training.limits import EPOCH, SCORE, gpu_memory, refuse_late, scores_after
 from slidebatch.training.optimise import average, forget, kept, rate, rest
 from slidebatch.training.ranks import Ranks, joined
@@ -127,16 +128,14 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
     stream = batches(crops, spec, left, (course.ranks.rank, course.ranks.ranks), course.ranks.device.type == "cuda")
     network = course.ranks.wrapped(state.network)
     course.tell(Told(left.start, course.steps, note=counted(len(fit), len(held), len(parts.excluded))))
-    if state.epoch == 0 and spec.network.start is not None:
-        state.rows.append(
-            {"epoch": 0, "loss": math.nan, "learning_rate": 0.0, "seconds": 0.0} | scored(state, held, course)
-        )
+    if state.epoch == 0 and (begun := _begun(state, held, course)):
+        state.rows.append({"epoch": 0, "loss": math.nan, "learning_rate": 0.0, "seconds": 0.0} | begun)
         course.tell(Told(0, course.steps, row=state.rows[-1]))
     Path(spec.output).mkdir(parents=True, exist_ok=True)
     while not state.stopped(spec):
         refuse_late(course.limit, state.epoch, spec, course.ranks)
         began, score_s = time.perf_counter(), 0.0
-        row = epoch(state, network, stream, course)
+        row = epoch(state, network, stream, course) | held_out_losses(state.averaged, held, course.spec)
         if scores_after(state.epoch, spec):
             row, score_s = _with_scores(row, state, held, course)
         state.rows.append(row)
@@ -145,6 +144,12 @@ def _fit(state: State, spec: TrainSpec, parts: Split, course: Course) -> None:
             record.write(Path(spec.output), state.rows)
         course.limit.saw(EPOCH, time.perf_counter() - began - score_s)
         course.tell(Told(state.epoch * course.steps_per_epoch, course.steps, row["loss"], row))
+
+
+def _begun(state: State, held: Sequence[Example], course: Course) -> Row:
+    """What is known of the held-out images before the first step: losses if asked for, scores of weights given."""
+    losses = held_out_losses(state.averaged, held, course.spec)
+    return losses | (scored(state, held, course) if course.spec.network.start is not None else {})
 
 
 def _with_scores(row: Row, state: State, held: Sequence[Example], course: Course) -> tuple[Row, float]:
@@ -197,7 +202,7 @@ def step(state: State, network: nn.Module, batch: Batch, number: int, course: Co
         group["lr"] = spec.optimiser.learning_rate * share
     with torch.autocast(device.type, course.precision, enabled=course.precision is not torch.float32):
         parts = family(spec.network.name).losses(network, placed, spec)
-    loss = torch.stack(list(parts.values())).sum() if len(parts) > 1 else parts["loss"]
+    loss = torch.stack(list(parts.values())).sum()
     if not torch.isfinite(loss):
         raise SlidebatchError(
             f"step {number}: the loss is {float(loss.detach())}; lower optimiser.learning_rate, "
@@ -212,7 +217,7 @@ def step(state: State, network: nn.Module, batch: Batch, number: int, course: Co
     state.scaler.step(state.optimiser)
     state.scaler.update()
     average(state.averaged, state.network, number, spec.ema)
-    told = {f"loss_{name}": float(part.detach()) for name, part in parts.items()} if len(parts) > 1 else {}
+    told = {f"loss_{name}": float(part.detach()) for name, part in parts.items() if name != "loss"}
     return {"loss": float(loss.detach())} | told
 
 

@@ -60,7 +60,8 @@ class NetworkSpec(Spec):
     """What is fitted."""
 
     name: str = Field(
-        default="small_unet", description="simple_conv, small_unet, small_unet_dense or unet; or mask_rcnn, a detector."
+        default="small_unet",
+        description="simple_conv, small_unet, small_unet_dense or unet; or a detector: mask_rcnn or cascade.",
     )
     settings: dict[str, Any] = Field(default={}, description="Its architecture, where it differs from the defaults.")
     start: str | None = Field(
@@ -124,6 +125,9 @@ class DetectionSpec(Spec):
     anchor_iou: tuple[Share, Share] = Field(
         default=(0.3, 0.7),
         description="An anchor is background below the first overlap with any nucleus, and a nucleus above the second.",
+    )
+    best_anchor: bool = Field(
+        default=True, description="Whether a nucleus's best anchor counts as it, however little they overlap."
     )
     regions: PositiveInt = Field(default=128, description="Proposals of a crop in the loss.")
     regions_positive: Share = Field(default=0.25, description="Largest share of them that lie on nuclei.")
@@ -213,6 +217,9 @@ class TrainSpec(Spec):
     )
     batch: PositiveInt = Field(default=8, description="Crops in a step, those of all GPUs together.")
     ema: float = Field(default=0.997, ge=0, lt=1, description="Decay of the averaged weights; these are kept.")
+    held_out_crops: int = Field(
+        default=0, ge=0, description="Unchanged crops of held-out images whose losses are told after every epoch."
+    )
     score_every: PositiveInt = Field(default=4, description="Epochs between scores on the held-out groups.")
     stop_after: PositiveInt | None = Field(
         default=None, description="Early stop: scores in a row without a better one; none: never."
