@@ -22,7 +22,7 @@ def contents(results: Path) -> dict[str, str]:
     files = [p for p in results.rglob("*") if p.is_file() and "work" not in p.relative_to(results).parts]
     found = {str(p.relative_to(results)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
     manifest = json.loads((results / "manifest.json").read_text())
-    del manifest["config"]["cluster"]
+    del manifest["config"]["cluster"], manifest["clock"]
     found["manifest.json"] = json.dumps(manifest)
     summary = pd.read_parquet(results / "summary.parquet")
     timeless = [c for c in summary.columns if not c.endswith("_s") and not c.startswith("seconds_")]

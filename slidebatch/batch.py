@@ -13,6 +13,7 @@ from typing import Any
 from slidebatch import executors, projection, scratch
 from slidebatch.config import RunConfig
 from slidebatch.deadline import Deadline, deadline
+from slidebatch.earlier import recall, remember
 from slidebatch.errors import ConfigError, OutOfTime
 from slidebatch.events import (
     InputFailed,
@@ -27,16 +28,16 @@ from slidebatch.events import (
 )
 from slidebatch.executors import Call, Executor, Wanted
 from slidebatch.executors.room import Room, room
-from slidebatch.finish import Failure, finish, manifest
+from slidebatch.finish import Clock, Failure, finish, manifest
 from slidebatch.job import Job, open_job
 from slidebatch.lease import lease
-from slidebatch.plan import Plan, write_plan
-from slidebatch.planning import Cut, Geometry, Planned, make_plan
+from slidebatch.plan import Plan, network_of, write_plan
+from slidebatch.planning import Planned, make_plan
 from slidebatch.pooling import pool
 from slidebatch.projection import Costs
 from slidebatch.sharing import give_to_group, umask
 from slidebatch.stages import Attempt, Receipt, fail
-from slidebatch.store import clean_partial, digest, disk_faults, read_json, remove, write_json
+from slidebatch.store import clean_partial, disk_faults, read_json, remove, write_json
 
 DONE, FAILED_SOME = 0, 3
 
@@ -71,7 +72,7 @@ class Outcome:
 
 def plan(config: RunConfig) -> Preview:
     """Plan a run and project its costs. ConfigError or PlanError where it cannot be."""
-    planned = make_plan(config, _earlier(config))
+    planned = make_plan(config, recall(config))
     memory = room(config.cluster)
     at_most = memory.shared_bytes if config.cluster.workers == "auto" else None
     workers = config.cluster.count(config.model.threads, planned.plan.device != "cpu")
@@ -115,27 +116,6 @@ def _refuse_foreign(results: Path) -> None:
         )
 
 
-def _earlier(config: RunConfig) -> Geometry | None:
-    """What `auto` chose at an earlier start of this very config."""
-    try:
-        told = read_json(Path(config.output.path) / "work" / "start.json")
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    if told["tiling"] != _tiling_print(config):
-        return None
-    cuts = tuple(Cut((cell[0], cell[1]), block_cells) for cell, block_cells in told["cuts"])
-    return Geometry(cuts, told["core_px"])
-
-
-def _tiling_print(config: RunConfig) -> str:
-    """What the choice of a patch shape depends on; other tiles must not make the networks run again."""
-    tiling = (config.tiling.patch_px, config.tiling.largest_px)
-    networks = (
-        None if config.ensemble is None else [(m.model.model_dump(), m.patch_px) for m in config.ensemble.members]
-    )
-    return digest(tiling, config.model.model_dump(), config.input.model_dump(), networks)
-
-
 @dataclass
 class Driver:
     """One start of a run: goes through the stages and keeps the ledger."""
@@ -149,6 +129,8 @@ class Driver:
     ledger: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     told: set[str] = field(default_factory=set)
     closed: set[int] = field(default_factory=set)
+    inherited: bool = False
+    begun: float = field(default_factory=time.perf_counter)
 
     @property
     def planned(self) -> Planned:
@@ -164,7 +146,6 @@ class Driver:
 
     def run(self) -> Outcome:
         """All stages, then the end."""
-        begun = time.perf_counter()
         vanished = self._vanished()
         self._start()
         executor = executors.start(self._wanted())
@@ -188,7 +169,7 @@ class Driver:
             executor.close()
         outcome = self._finish()
         self._report()
-        self.on_event(RunEnded(outcome.done, outcome.failed, self._nuclei(), time.perf_counter() - begun))
+        self.on_event(RunEnded(outcome.done, outcome.failed, self._nuclei(), time.perf_counter() - self.begun))
         return outcome
 
     def _wanted(self) -> Wanted:
@@ -213,14 +194,7 @@ class Driver:
         remove(self.work / "failed")
         remove(self.work / "attempts")
         write_plan(self.work, self.plan)
-        write_json(
-            self.work / "start.json",
-            {
-                "cuts": [(view.plan.patches.cell, view.plan.block_cells) for view in self.job.members],
-                "core_px": self.plan.tiles.core_px,
-                "tiling": _tiling_print(self.config),
-            },
-        )
+        remember(self.work, self.config, self.plan)
         for fault in self.planned.faults:
             fail(self.job, fault.slide, "plan", fault.sentence, attempts=1)
         self._write_manifest("running")
@@ -262,6 +236,7 @@ class Driver:
     def _note(self, stage: str, receipt: Receipt) -> None:
         """Book a receipt and tell about it."""
         self.deadline.saw(stage, receipt.get("took_s", sum(s["seconds"] for s in receipt["slides"].values())))
+        self.inherited |= not receipt["fresh"]
         mm2, nuclei, seconds = 0.0, 0, 0.0
         for slide, numbers in receipt["slides"].items():
             plan = self.plan.slides[self.plan.numbers[slide]]
@@ -278,7 +253,7 @@ class Driver:
     def _book(self, slide: str, stage: str, numbers: dict[str, float]) -> None:
         """Add a receipt's numbers of one slide to the ledger."""
         row = self.ledger[slide]
-        kind = "pyramid" if stage.startswith("pyramid") else stage
+        kind = "pyramid" if stage.startswith("pyramid") else network_of(stage)[0]
         row[f"seconds_{kind}"] = row.get(f"seconds_{kind}", 0.0) + numbers["seconds"]
         for name, value in numbers.items():
             if name not in {"seconds", "px", "nuclei"}:
@@ -292,6 +267,7 @@ class Driver:
         job = self.job
         numbers = range(len(self.plan.slides))
         self.closed = {n for n in numbers if job.finished(n)}
+        self.inherited |= bool(self.closed)
         for number in set(numbers) - self.closed:
             remove(job.marker(number))
 
@@ -314,11 +290,18 @@ class Driver:
         attempt.begin()
         attempt.working_on(None)
         clean_partial(self.work.parent)  # of workers that died in this start
-        finish(self.job, self.config.model_dump(mode="json"), failures, dict(self.ledger))
+        finish(self.job, self.config.model_dump(mode="json"), failures, dict(self.ledger), self._clock())
         attempt.end()
         failed = {f["slide"] for f in failures}
         done = sum(s.slide not in failed for s in self.plan.slides)
         return Outcome(done, len(failed), self.work.parent, FAILED_SOME if failed else DONE, self._accuracy())
+
+    def _clock(self) -> Clock | None:
+        """How long this start took; None where an earlier one had done a part."""
+        if self.inherited:
+            return None
+        costs = self.preview.costs
+        return {"seconds": time.perf_counter() - self.begun, "workers": costs.workers + costs.cpu_workers}
 
     def _report(self) -> None:
         """The page to look at. The results are whole by now: what goes wrong here is told and does not fail the run."""

@@ -34,7 +34,13 @@ LASTING = ("seams", "paint", "pyramid", "table")
 PACKAGES = ("slidebatch", "dask", "distributed", "numpy", "scipy", "tifffile", "torch", "torchvision", "zarr")
 
 
-def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Failure]) -> dict[str, Any]:
+Clock = dict[str, float]
+"""`seconds` of a run by the clock, start-up included, and the `workers` that it had."""
+
+
+def manifest(
+    job: Job, state: str, config: dict[str, Any], failures: Sequence[Failure], clock: Clock | None = None
+) -> dict[str, Any]:
     """The manifest as JSON values."""
     failed = {f["slide"] for f in failures}
     slides = [_entry(job, number, failed, state) for number in range(len(job.plan.slides))]
@@ -50,6 +56,7 @@ def manifest(job: Job, state: str, config: dict[str, Any], failures: Sequence[Fa
             **{p: importlib.metadata.version(p) for p in PACKAGES},
         },
         "computed": _computed(job),
+        "clock": clock,
         "seams": {"core_px": job.plan.tiles.core_px, "cell_px": list(job.plan.patches.cell)},
         "digests": {
             "model": job.plan.card.digest,
@@ -96,8 +103,14 @@ def _entry(job: Job, number: int, failed: set[str], state: str) -> dict[str, Any
     }
 
 
-def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger: dict[str, dict[str, float]]) -> None:
-    """Bring a run to its end. Doing it twice gives the same.
+def finish(
+    job: Job,
+    config: dict[str, Any],
+    failures: Sequence[Failure],
+    ledger: dict[str, dict[str, float]],
+    clock: Clock | None = None,
+) -> None:
+    """Bring a run to its end. Doing it twice gives the same. `clock` is None where several starts shared the work.
 
     EnvironmentFault where a file of the results has been cut or lost since its task ended.
     """
@@ -117,7 +130,7 @@ def finish(job: Job, config: dict[str, Any], failures: Sequence[Failure], ledger
             job.marker(number),
             {"print": job.final_print(number), "ledger": numbers[number]},
         )
-    told = manifest(job, "done", config, failures)
+    told = manifest(job, "done", config, failures, clock)
     sync_all()
     write_json(job.results / "manifest.json", told, durable=True)
     tidy(job)

@@ -32,7 +32,7 @@ FLOORS = {
     9: {
         *("batch", "pooling", "devices", "sharing", "planning", "networks_wanted", "projection", "finish", "lease"),
         *("progress", "status", "training", "evaluate", "tuning", "results", "validate", "plate_assay", "report"),
-        *("sweep", "jobscripts", "doctor", "export", "first_look"),
+        *("sweep", "jobscripts", "doctor", "export", "first_look", "earlier"),
     },
     10: {"cli", "__main__"},
 }

@@ -97,6 +97,8 @@ def test_distributions_and_throughput_equal_the_tables(plate: Page, sample_plate
     total = float(summary.filter(like="seconds_").sum().sum())
     assert stages[-1][:2] == ["all", number(total, 3)]
     assert number(float(summary["mm2"].sum()) / total, 3) in plate.texts["dd"]
+    seconds = read_manifest(sample_plate)["clock"]["seconds"]
+    assert number(float(summary["nuclei"].sum()) / seconds, 3) in plate.texts["dd"]
 
 
 def test_the_config_can_be_taken_from_the_page(plate: Page, sample_plate: Path) -> None:
