@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slidebatch import instances
-from slidebatch.decode import claimed, decode_dense, extract
+from slidebatch.decode import DecodeSpec, claimed, decode_dense, extract
 from slidebatch.fusion import fuse, joined_maps
 from slidebatch.geometry import Box, whole
 from slidebatch.infer import blocks_near, centred
@@ -41,10 +41,12 @@ def read_maps(job: Job, number: int) -> Maps:
 
 def from_maps(job: Job, number: int, tile: Tile) -> Instances:
     """The nuclei that a tile answers for, decoded from class maps; some may be pieces."""
-    plan = job.plan
-    maps = read_maps(job, number)(tile.read)
-    found = extract(decode_dense(maps, tile.read, plan.decode), tile.valid, plan.decode)
-    return claimed(found, tile, plan.tiles, job.at(number).shape)
+    return _decoded(job, number, tile, job.plan.decode)
+
+
+def _decoded(job: Job, number: int, tile: Tile, spec: DecodeSpec) -> Instances:
+    found = extract(decode_dense(read_maps(job, number)(tile.read), tile.read, spec), tile.valid, spec)
+    return claimed(found, tile, job.plan.tiles, job.at(number).shape)
 
 
 def from_detections(job: Job, number: int, tile: Tile) -> Instances:
@@ -63,8 +65,31 @@ def from_members(job: Job, number: int, tile: Tile) -> Instances:
 
 def _of_member(job: Job, member: int, number: int, tile: Tile) -> Instances:
     view = job.of(member)
-    found = (from_maps if view.plan.joins_maps else from_detections)(view, number, tile)
+    found = _competing(view, number, tile) if view.plan.joins_maps else from_detections(view, number, tile)
     return named(found, job.plan, member)
+
+
+def _competing(view: Job, number: int, tile: Tile) -> Instances:
+    """A dense member's nuclei; the holes of those that some tile may see in pieces stay open.
+
+    Another member's nucleus in such a hole touches none of the pieces, so a tile settles it: it must stay.
+    """
+    found, spec = from_maps(view, number, tile), view.plan.decode
+    wide = _side(found) > view.plan.largest_px
+    if not spec.fill_holes or not (wide & (found.cut == 0)).any():
+        return found
+    unfilled = _decoded(view, number, tile, open_holes(spec))
+    return instances.concatenate([found.take(~wide), unfilled.take(_side(unfilled) > view.plan.largest_px)])
+
+
+def open_holes(spec: DecodeSpec) -> DecodeSpec:
+    """The same, but that holes stay open."""
+    return spec.model_copy(update={"fill_holes": False})
+
+
+def _side(found: Instances) -> npt.NDArray[np.int32]:
+    """The longer side of each box: (N,)."""
+    return np.asarray((found.box[:, 2:] - found.box[:, :2]).max(axis=1, initial=0))
 
 
 def named(found: Instances, plan: Plan, member: int) -> Instances:

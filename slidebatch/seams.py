@@ -29,7 +29,7 @@ from slidebatch.errors import InputError
 from slidebatch.geometry import Box, whole
 from slidebatch.instances import PIECE, Instances
 from slidebatch.job import Job
-from slidebatch.members import Maps, named, read_maps, survivors
+from slidebatch.members import Maps, named, open_holes, read_maps, survivors
 from slidebatch.plan import Plan
 from slidebatch.regions import inside, read_regions
 from slidebatch.store import read_instances
@@ -194,7 +194,8 @@ def join_members(job: Job, number: int, found: Tiles) -> tuple[Ints, Instances]:
     for k, member in enumerate(plan.members):
         own = _of_member(found, k)
         if member.card.family == "dense":
-            replaced, joined = join(own, read_maps(job.of(k), number), member.decode, job.at(number).shape)
+            spec = open_holes(member.decode)
+            replaced, joined = join(own, read_maps(job.of(k), number), spec, job.at(number).shape)
             whole_ones += [own.masks.take(~np.isin(own.candidate, replaced)), named(joined, plan, k)]
         else:
             whole_ones.append(own.masks)

@@ -88,6 +88,23 @@ def test_nuclei_larger_than_tiles_take_part(tmp_path: Path) -> None:
     assert set(table(folder, "tiled")["votes"]) == {2}
 
 
+def test_what_lies_in_a_hole_stays(tmp_path: Path) -> None:
+    """A nucleus of one member in the hole of another's, which no tile sees whole, is not filled over."""
+    ring = np.zeros((300, 300), np.int32)
+    ring[20:280, 20:280] = 1
+    ring[40:260, 40:260] = 0
+    spot = np.zeros_like(ring)
+    spot[145:156, 145:156] = 1
+    folder = write_slides(tmp_path, {"a": ring})
+    inner = write_slides(tmp_path / "inner", {"a": spot})
+    filling = {"decode": {"min_area_px": 1, "min_seed_px": 1}}
+    members = ({**member(folder), **filling}, {**member(inner), **filling})
+    for core_px in (64, 512):
+        labels = found(folder, f"out{core_px}", *members, core_px=core_px, rule="nms")
+        np.testing.assert_array_equal(labels > 0, (ring > 0) | (spot > 0))
+        assert labels.max() == 2
+
+
 def test_fill_adds_what_was_missed(tmp_path: Path) -> None:
     """What the first member missed comes from the second, and from nowhere else; both are named in the table."""
     truth = spaced(SHAPE, 2)
