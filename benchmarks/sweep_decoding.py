@@ -33,6 +33,7 @@ from slidebatch.metrics import scores
 from slidebatch.sweep import open_sweep
 from slidebatch.tuning import Choice
 from slidebatch.tuning.cases import read_cases
+from slidebatch.tuning.network import Network
 from slidebatch.tuning.trial import score_cases
 
 GRID: dict[str, list[Any]] = {
@@ -118,9 +119,9 @@ def alone(folder: Path) -> tuple[Cost, Cost, int]:
     cases = read_cases(maps, data_folder() / "dsb2018" / "labels", Choice()).cases
     sweep = open_sweep(folder)
     specs = [load(str(sweep.base_file), point.overrides).decode for point in sweep.points]
-    labels = [label_image(case.maps, specs[0]) for case in cases]  # compiles
-    score_cases(cases, specs[0])
-    decoding = cost_of(lambda: [[label_image(case.maps, spec) for case in cases] for spec in specs])
+    labels = [label_image(case.kept[0], specs[0]) for case in cases]  # compiles
+    score_cases(cases, Network(specs[0]))
+    decoding = cost_of(lambda: [[label_image(case.kept[0], spec) for case in cases] for spec in specs])
     scoring = cost_of(lambda: [[scores(a, case.truth) for a, case in zip(labels, cases, strict=True)] for _ in specs])
     return decoding, scoring, sum(case.truth.size for case in cases)
 

@@ -19,13 +19,14 @@ from slidebatch.metrics import dsb_score, equal_up_to_renaming
 from slidebatch.tuning import Choice, TuneSpec, tune
 from slidebatch.tuning.cases import open_maps
 from slidebatch.tuning.crossfit import deal
+from slidebatch.tuning.network import Network
 from slidebatch.tuning.space import SPACE
-from slidebatch.tuning.trial import MEASURES, Case, score_cases, scorer, with_settings
+from slidebatch.tuning.trial import MEASURES, Case, score_cases, scorer
 from tests.support.oracle import disks
 from tests.support.runs import config, run, write_slides
 from tests.support.runs import labels_of as painted
 
-BASE = DecodeSpec.model_validate({})
+BASE = Network(DecodeSpec.model_validate({}))
 QUICK = TuneSpec(sampler="grid", settings=("seed_threshold", "min_area_px"), folds=3, resamples=200, workers=1)
 
 
@@ -62,7 +63,7 @@ def choice_of(folder, **more):
 
 def case(image, cluster, heading="", seed=0):
     truth = disks((60, 60), seed=seed)
-    return Case(image, heading, cluster, maps_of(truth, seed), truth)
+    return Case(image, heading, cluster, (maps_of(truth, seed),), truth)
 
 
 def test_tuning_finds_what_is_wrong(folders):
@@ -82,9 +83,9 @@ def test_scores_are_those_of_the_settings(folders):
     settings = {image: fold.settings for fold in found.folds for image in fold.images}
     for row, (image, _, _) in enumerate(found.cases):
         maps, truth = (np.load(folders / kind / f"{image}.npy") for kind in ("maps", "truth"))
-        expected = {"before": BASE, "cross-fitted": with_settings(BASE, settings[image]), "after": found.decode}
+        expected = {"before": BASE, "cross-fitted": BASE.having(settings[image]), "after": found.best}
         for name, spec in expected.items():
-            assert found.scores[name][row, MEASURES.index("dsb")] == dsb_score(label_image(maps, spec), truth)
+            assert found.scores[name][row, MEASURES.index("dsb")] == dsb_score(label_image(maps, spec.decode), truth)
 
 
 def test_a_fold_never_sees_its_own_images(folders):
@@ -146,7 +147,7 @@ def test_settings_that_help_nobody_stay(tmp_path):
         np.save(tmp_path / "truth" / f"{i}.npy", truth)
         np.save(tmp_path / "maps" / f"{i}.npy", np.stack([truth * 255, truth * 0]).astype(np.uint8))
     found = tune(tmp_path / "maps", tmp_path / "truth", None, QUICK)
-    assert dict(found.chosen) == {name: getattr(BASE, name) for name in QUICK.settings}
+    assert dict(found.chosen) == {name: BASE.value(name) for name in QUICK.settings}
     assert "do not prove that tuning helps" in found.to_text()
 
 
@@ -156,7 +157,7 @@ def test_workers_change_nothing():
     settings = (("seed_threshold", 0.7), ("grow_px", 3))
     with scorer(cases, BASE, 2) as score:
         found = score(settings)
-    np.testing.assert_array_equal(found, score_cases(cases, with_settings(BASE, settings)))
+    np.testing.assert_array_equal(found, score_cases(cases, BASE.having(settings)))
 
 
 def test_without_optuna_a_grid_is_searched_and_told(folders, monkeypatch):
@@ -220,16 +221,16 @@ def test_a_run_is_tuned_and_takes_the_settings(tmp_path, capsys):
     settings = config(tmp_path, "out", output={"keep_maps": True}, decode={"min_area_px": 200})
     run(settings)
     source = open_maps(tmp_path / "out")
-    assert source.base == settings.decode
+    assert source.base == Network(settings.decode)
     for name in truths:
-        assert equal_up_to_renaming(label_image(source.read(name), source.base), painted(tmp_path / "out", name))
+        assert equal_up_to_renaming(source.base.labels(*source.read(name)), painted(tmp_path / "out", name))
     conf, section, told = write_config(tmp_path / "conf.yaml", settings), tmp_path / "decode.yaml", tmp_path / "t.json"
     quick = ["--sampler", "grid", "--settings", "min_area_px,grow_px", "--folds", "3", "--resamples", "50"]
     where = [str(conf), str(tmp_path / "truth"), "--yaml", str(section), "--json", str(told)]
     assert status_of(["tune", *where, *quick]) == 0
     assert "cross-fitted" in capsys.readouterr().out
     stored = json.loads(told.read_text())
-    assert stored["base"]["min_area_px"] == 200 > stored["decode"]["min_area_px"]
+    assert stored["base"]["decode"]["min_area_px"] == 200 > stored["decode"]["min_area_px"]
     minimal = f"input: {{path: {tmp_path}/images}}\noutput: {{path: {tmp_path}/out}}\n"
     (tmp_path / "new.yaml").write_text(minimal + section.read_text())
     assert load(str(tmp_path / "new.yaml")).decode.model_dump() == stored["decode"]

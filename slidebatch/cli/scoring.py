@@ -1,4 +1,4 @@
-"""The commands that judge results by truth: evaluate and tune."""
+"""The commands that judge results by truth: evaluate, calibrate and tune."""
 
 from __future__ import annotations
 
@@ -37,18 +37,24 @@ SOME_MISSING = 3
 
 
 @dataclass(frozen=True)
-class Options:
-    """What both commands may be told."""
+class Judging:
+    """What all three commands may be told."""
 
     subset: Subset = None
-    groups: Groups = None
-    column: Heading = None
     clusters: Clusters = None
     cluster: Cluster = None
     shapes: Shapes = None
     resamples: Resamples = 2000
     seed: Seed = 0
     json: Json = None
+
+
+@dataclass(frozen=True)
+class Options(Judging):
+    """What evaluate and tune may be told besides."""
+
+    groups: Groups = None
+    column: Heading = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,45 @@ def evaluate(
         write_coco(options.coco, predicted, truth, options.subset, options.shapes)
     say(judged.describe())
     return SOME_MISSING if judged.missing else 0
+
+
+@dataclass(frozen=True)
+class CalibrateOptions(Judging):
+    """What `calibrate` may be told."""
+
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Weights (.safetensors) whose card is to hold the calibration.")
+    ] = None
+
+
+@app.command()
+@exits
+@spread
+def calibrate(
+    results: Annotated[Path, typer.Argument(help="Results folder of a run of one network.")],
+    truth: Truth,
+    options: CalibrateOptions,
+) -> int:
+    """Learn what a network's scores are worth: the overlap with the truth to expect, cross-fitted by group.
+
+    Ensembles whose rule joins nuclei compare their members by it, once it lies in the card of the weights.
+
+    \b
+    Example:
+        slidebatch calibrate results/fit labels/ --subset fit.txt --bootstrap-groups groups.tsv \\
+            --weights my.safetensors
+    """
+    from slidebatch import models
+    from slidebatch.evaluate import calibrate as fit
+
+    _make_room(options.json)
+    found = fit(results, truth, options.subset, _bootstrap(options), options.shapes)
+    told = [found.to_text()]
+    if options.weights is not None:
+        warning = models.store_calibration(found.model, options.weights, found.calibration)
+        told += [*filter(None, [warning]), f"stored in {options.weights.with_suffix('.json')}"]
+    _write(options.json, found.to_json() + "\n")
+    return say("\n".join(told))
 
 
 @dataclass(frozen=True)
@@ -152,7 +197,7 @@ def _column(path: Path | None, name: str | None) -> Column | None:
     return None if path is None else Column(path, name)
 
 
-def _bootstrap(options: EvaluateOptions) -> Bootstrap:
+def _bootstrap(options: Judging) -> Bootstrap:
     from slidebatch.evaluate import Bootstrap
 
     return Bootstrap(_column(options.clusters, options.cluster), options.resamples, options.seed)

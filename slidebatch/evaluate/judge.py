@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from slidebatch.errors import ConfigError, InputError
 from slidebatch.evaluate.intervals import Bootstrap
@@ -77,6 +78,31 @@ def choose(ours: Side, theirs: Side, subset: Sequence[str] | None = None) -> Cho
     unasked = [] if narrowed else sorted(theirs.ids - wanted)
     notes = _notes((ours.name, theirs.name), sorted(wanted - ours.ids), extra, unasked)
     return Chosen(tuple(sorted(wanted)), tuple(extra), tuple(notes))
+
+
+class Named(Protocol):
+    """Images by id, and what they are called together."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ids(self) -> frozenset[str]: ...
+
+
+def on_both(ours: Named, theirs: Named, subset: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+    """The images that both sides have, sorted, and notes on those that one has alone.
+
+    InputError: there are none, or one of the subset lacks a side.
+    """
+    if subset is None:
+        both, alone = sorted(ours.ids & theirs.ids), sorted(ours.ids ^ theirs.ids)
+        if not both:
+            raise InputError(f"{ours.name} and {theirs.name} have no image in common; their ids must agree.")
+        return both, [f"note: {few(alone)} are in {ours.name} or the truth alone and are left out"] if alone else []
+    for side in (ours, theirs):
+        if lacking := sorted(set(subset) - side.ids):
+            raise InputError(f"{side.name} lacks {few(lacking)} of the subset; leave these out of it.")
+    return sorted(subset), []
 
 
 def _notes(names: tuple[str, str], missing: list[str], extra: list[str], unasked: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from slidebatch.metrics.matching import (
     dsb_score,
     f1,
     matches,
+    partner_iou,
 )
 from slidebatch.metrics.measures import Panoptic, Scores, aji, equal_up_to_renaming, panoptic, scores, scores_of, seg
 from slidebatch.metrics.overlaps import LabelImage, Labels, Overlap, areas, overlap
@@ -48,6 +49,7 @@ __all__ = [
     "matches",
     "overlap",
     "panoptic",
+    "partner_iou",
     "ranked",
     "scores",
     "scores_of",

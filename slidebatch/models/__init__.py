@@ -4,6 +4,7 @@
     card(spec, device)    what the engine must know before it plans; reads no pixels, starts no device
     load(spec, device)    the network, ready to run
     calibration(spec)     from its scores to the overlap to expect, where its weights have that
+    store_calibration(...)  puts one there
     settle(spec, device)  the spec with what "auto" becomes on this machine: for workers that may differ
     pick_device(name)     what "auto" becomes on this machine
     gpus(), why_no_gpu()  the GPUs here, or what is missing for one
@@ -40,6 +41,7 @@ __all__ = [
     "pick_device",
     "register",
     "settle",
+    "store_calibration",
     "why_no_gpu",
 ]
 
@@ -85,6 +87,18 @@ def calibration(spec: ModelSpec) -> Calibration | None:
     ModelError as `card`, and for one that is wrong.
     """
     return None if not _has_weights(spec) else import_module("slidebatch.models.stored").calibration(spec)
+
+
+def store_calibration(spec: ModelSpec, weights: Path, calibration: Calibration) -> str | None:
+    """Put a calibration into the card beside some weights, which must be those that `spec` runs; a warning or None.
+
+    ModelError: the network has no weights, runs others, or weights and card are missing, wrong or no pair. Where the
+    weights that `spec` names are no longer there, nobody can compare, and the warning says so.
+    """
+    if not _has_weights(spec):
+        raise ModelError(f"{spec.name} has no weights, so no card to hold a calibration; leave --weights out.")
+    told: str | None = import_module("slidebatch.models.stored").store_calibration(spec, weights, calibration)
+    return told
 
 
 def settle(spec: ModelSpec, device: str = "cpu") -> ModelSpec:

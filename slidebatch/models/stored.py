@@ -9,7 +9,7 @@ from ensemble.calibrate import Calibration
 from slidebatch.errors import ModelError
 from slidebatch.models import dense, detector, networks
 from slidebatch.models.spec import ModelSpec
-from slidebatch.models.weights_file import read_card, weights_path
+from slidebatch.models.weights_file import checked_digest, read_card, weights_path, write_calibration
 
 
 def calibration(spec: ModelSpec) -> Calibration | None:
@@ -20,6 +20,27 @@ def calibration(spec: ModelSpec) -> Calibration | None:
         return None if told is None else Calibration.from_dict(told)
     except ValueError as error:
         raise ModelError(f"{path}: the calibration in its card is wrong: {error}; fit it again.") from error
+
+
+def store_calibration(spec: ModelSpec, weights: Path, calibration: Calibration) -> str | None:
+    """See `slidebatch.models.store_calibration`."""
+    found = checked_digest(weights, read_card(weights)) if weights.is_file() else None
+    if found is None:
+        raise ModelError(f"{weights}: no such file; name the .safetensors file of the weights.")
+    told = None
+    try:
+        own = _weights(spec)
+    except ModelError:
+        told = (
+            f"warning: the weights of {spec.name} that were run are gone; whether {weights} are the same is not known"
+        )
+    else:
+        if checked_digest(own, read_card(own)) != found:
+            raise ModelError(
+                f"{weights} are not the weights that were run, which are {own}; a calibration fits no others."
+            )
+    write_calibration(weights, calibration.as_dict())
+    return told
 
 
 def _weights(spec: ModelSpec) -> Path:

@@ -156,3 +156,16 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], card: CardFil
     card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     write_json(path.with_suffix(".json"), card.model_dump(mode="json"), durable=True)
     return card
+
+
+def write_calibration(path: Path, calibration: Mapping[str, Any]) -> CardFile:
+    """Store a calibration (`ensemble.calibrate.Calibration.as_dict`) in the card beside some weights; the card.
+
+    The weights stay as they are; of a card inside them the one beside is a copy, which counts from then on.
+    ModelError where weights or card are missing, wrong, or do not belong together.
+    """
+    card = read_card(path)
+    found = checked_digest(path, card)
+    card = card.model_copy(update={"calibration": dict(calibration), "sha256": found})
+    write_json(path.with_suffix(".json"), card.model_dump(mode="json"), durable=True)
+    return card

@@ -35,7 +35,7 @@ def decode_point(sweep: Sweep, point: Point) -> Worth:
     if not (results / "work" / "maps").is_dir():
         raise ConfigError("model: the network leaves detections, not class maps; take a sweep of kind run.")
     given = _cases(str(results), str(_truth(sweep, config)), subset_of(sweep))
-    means = score_cases(given.cases, config.decode).mean(axis=0)
+    means = score_cases(given.cases, given.base.decoding(config.decode)).mean(axis=0)
     metrics = {"images": len(given.cases), **dict(zip(MEASURES, map(float, means), strict=True))}
     return Worth(numbers(metrics), {"maps": results.name}, given.notes)
 

@@ -14,22 +14,24 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from slidebatch.decode import DecodeSpec
 from slidebatch.errors import ConfigError
 from slidebatch.tuning.cases import Given
 from slidebatch.tuning.result import Fold, Tuned
 from slidebatch.tuning.search import search_of
-from slidebatch.tuning.space import Settings
+from slidebatch.tuning.space import Settings, chosen
 from slidebatch.tuning.spec import TuneSpec
-from slidebatch.tuning.trial import Case, Score
+from slidebatch.tuning.trial import Case, Decoder, Score
 
 Rows = npt.NDArray[np.int64]
 
 
 def crossfit(given: Given, score: Score, spec: TuneSpec) -> Tuned:
-    """Search once without each fold and once on everything. ConfigError: fewer than two groups of images."""
-    start = settings_of(given.base, spec.settings)
-    name, search = search_of(spec, start)
+    """Search once without each fold and once on everything.
+
+    ConfigError: fewer than two groups of images, or settings that what is tuned does not have.
+    """
+    start = settings_of(given.base, chosen(given.base.space, spec.settings))
+    name, search = search_of(spec, given.base.space, start)
     before = score(start)
     fitted = np.empty_like(before)
     folds = []
@@ -38,7 +40,7 @@ def crossfit(given: Given, score: Score, spec: TuneSpec) -> Tuned:
         settings = search(score, others)
         fitted[left_out] = score(settings)[left_out]
         folds.append(Fold(tuple(given.cases[i].image for i in left_out), settings))
-    chosen = search(score, np.arange(len(given.cases)))
+    best = search(score, np.arange(len(given.cases)))
     notes = given.notes
     if spec.sampler == "auto" and name == "grid":
         notes = (*notes, "note: optuna is not installed (slidebatch[tune]); a plain grid was searched")
@@ -46,17 +48,17 @@ def crossfit(given: Given, score: Score, spec: TuneSpec) -> Tuned:
         spec=spec,
         sampler=name,
         base=given.base,
-        chosen=chosen,
+        chosen=best,
         folds=tuple(folds),
         cases=tuple((c.image, c.heading, c.cluster) for c in given.cases),
-        scores={"before": before, "cross-fitted": fitted, "after": score(chosen)},
+        scores={"before": before, "cross-fitted": fitted, "after": score(best)},
         notes=notes,
     )
 
 
-def settings_of(base: DecodeSpec, names: Sequence[str]) -> Settings:
-    """The named settings as a spec has them."""
-    return tuple((name, getattr(base, name)) for name in names)
+def settings_of(base: Decoder, names: Sequence[str]) -> Settings:
+    """The named settings as they are."""
+    return tuple((name, base.value(name)) for name in names)
 
 
 def deal(cases: Sequence[Case], folds: int, seed: int) -> list[Rows]:

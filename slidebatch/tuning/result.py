@@ -15,7 +15,7 @@ from slidebatch.evaluate.scores import ALL, finite
 from slidebatch.evaluate.text import span, table
 from slidebatch.tuning.space import Settings
 from slidebatch.tuning.spec import TuneSpec
-from slidebatch.tuning.trial import MEASURES, Floats, with_settings
+from slidebatch.tuning.trial import MEASURES, Decoder, Floats
 
 GAIN = "gain"
 """What cross-fitting says that tuning is worth: cross-fitted minus before, image by image."""
@@ -54,17 +54,22 @@ class Tuned:
 
     spec: TuneSpec
     sampler: str
-    base: DecodeSpec
+    base: Decoder
     chosen: Settings
     folds: tuple[Fold, ...]
     cases: tuple[tuple[str, str, str], ...]
     scores: dict[str, Floats]
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def best(self) -> Decoder:
+        """What was tuned, with the settings to use."""
+        return self.base.having(self.chosen)
+
     @property
     def decode(self) -> DecodeSpec:
-        """The decoder's settings to use."""
-        return with_settings(self.base, self.chosen)
+        """The section `decode` to use."""
+        return self.best.decode
 
     @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Estimate]]]:
@@ -90,8 +95,7 @@ class Tuned:
         for heading, found in self.means.items():
             n = sum(heading in (ALL, c[1]) for c in self.cases)
             rows.append([heading, str(n), *(str(found[name][self.spec.measure]) for name in columns)])
-        was = {k: getattr(self.base, k) for k, _ in self.chosen}
-        changes = table([["setting", "was", "is"], *([k, str(was[k]), str(v)] for k, v in self.chosen)])
+        changes = table([["setting", "was", "is"], *([k, str(self.base.value(k)), str(v)] for k, v in self.chosen)])
         searched = f"searched by {self.sampler}, {len(self.folds)} folds of groups"
         return "\n\n".join([table(rows), changes, "\n".join([searched, *self.notes, *self._warning()])])
 
@@ -102,14 +106,11 @@ class Tuned:
         return ["note: the gain's interval reaches 0 or there is none: these images do not prove that tuning helps"]
 
     def to_yaml(self) -> str:
-        """A section `decode` for a config: what was tuned, and what else differs from the decoder's defaults."""
-        defaults = DecodeSpec.model_validate({})
-        tuned = dict(self.chosen)
-        values = {k: v for k, v in self.decode.model_dump().items() if k in tuned or v != getattr(defaults, k)}
+        """Sections for a config, `decode` or `ensemble`: what was tuned, and what else differs from the defaults."""
         found = self.means[ALL]
         told = ", ".join(f"{name} {found[name][self.spec.measure]}" for name in (*self.scores, GAIN))
         lines = [f"# {self.spec.measure}: {told}", f"# {len(self.cases)} images, searched by {self.sampler}"]
-        return "\n".join([*lines, "decode:", *(f"  {k}: {json.dumps(v)}" for k, v in values.items())]) + "\n"
+        return "\n".join([*lines, self.best.to_yaml({name for name, _ in self.chosen})])
 
     def to_json(self) -> str:
         """Everything: settings, folds, means with intervals, scores of every image."""
@@ -117,8 +118,8 @@ class Tuned:
             "measure": self.spec.measure,
             "sampler": self.sampler,
             "seed": self.spec.seed,
-            "decode": self.decode.model_dump(),
-            "base": self.base.model_dump(),
+            **self.best.sections(),
+            "base": self.base.sections(),
             "folds": [{"images": f.images, "settings": dict(f.settings)} for f in self.folds],
             "means": {
                 h: {n: {m: vars(e) for m, e in row.items()} for n, row in t.items()} for h, t in self.means.items()

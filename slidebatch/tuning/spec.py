@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from slidebatch.errors import ConfigError
-from slidebatch.tuning.space import SPACE
+from slidebatch.tuning.space import NAMES
 from slidebatch.tuning.trial import MEASURES
 
 if TYPE_CHECKING:  # workers import this package, and need not read images
@@ -36,7 +36,8 @@ class TuneSpec:
     """How settings are searched.
 
     measure    that is made as large as can be, as its mean over images
-    settings   names of the settings that are searched; the others stay as they are
+    settings   names of the settings that are searched, None: all that the run has; the others stay as they are.
+               Of an ensemble `weight.2` is the second member's, `weight` that of every member
     sampler    "optuna" (its TPE sampler), "grid", or "auto": optuna where it is installed
     trials     settings that optuna tries in each search
     folds      parts that the groups are dealt into
@@ -46,7 +47,7 @@ class TuneSpec:
     """
 
     measure: str = "dsb"
-    settings: tuple[str, ...] = tuple(SPACE)
+    settings: tuple[str, ...] | None = None
     sampler: Literal["auto", "optuna", "grid"] = "auto"
     trials: int = 60
     folds: int = 5
@@ -57,9 +58,9 @@ class TuneSpec:
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
             raise ConfigError(f"measure {self.measure}: expected one of {', '.join(MEASURES)}.")
-        unknown = [name for name in self.settings if name not in SPACE]
-        if unknown or not self.settings:
-            raise ConfigError(f"settings {', '.join(unknown) or 'none'}: expected some of {', '.join(SPACE)}.")
+        unknown = [name for name in self.settings or () if name.partition(".")[0] not in NAMES]
+        if unknown or self.settings == ():
+            raise ConfigError(f"settings {', '.join(unknown) or 'none'}: expected some of {', '.join(NAMES)}.")
         if self.folds < 2 or self.trials < 1:
             raise ConfigError(f"folds {self.folds}, trials {self.trials}: expected at least 2 folds and 1 trial.")
         if self.workers != "auto" and self.workers < 1:

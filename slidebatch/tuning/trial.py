@@ -1,7 +1,7 @@
-"""Scores of decode settings on images in memory, shared out over worker processes.
+"""Scores of settings on images in memory, shared out over worker processes.
 
-Every worker holds its own images for the whole search; only settings and scores travel. A worker imports nothing
-but numpy, scipy, numba and the decoder.
+Every worker holds its own images for the whole search; only settings and scores travel. A worker of a single network
+imports nothing but numpy, scipy, numba and the decoder.
 """
 
 from __future__ import annotations
@@ -9,21 +9,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from slidebatch.decode import DecodeSpec, label_image
+from slidebatch.decode import DecodeSpec
+from slidebatch.instances import Instances
 from slidebatch.metrics import Scores, scores
-from slidebatch.tuning.space import Settings
+from slidebatch.tuning.space import Settings, Space, Value
 
 Maps = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+Kept = tuple[Maps, ...] | Instances
+"""What networks left of an image: class maps (K, Y, X) of each, or the nuclei that each found, scores as they came."""
 
 MEASURES = ("dsb", "ap50", "f1", "seg", "pq", "aji")
 """What is known of every image under every settings that were tried."""
@@ -32,14 +35,41 @@ WORTH_PX = 8e6
 """Fewer pixels than this are decoded here rather than by workers that first have to start."""
 
 
+class Decoder(Protocol):
+    """What is tuned: settings, and what they make of an image that networks have left. Values, small and picklable.
+
+    space     names and ranges of the settings
+    notes     what must be said about them
+    value     of a setting
+    having    the same with some settings replaced, checked
+    decoding  the same with another section `decode`
+    labels    the label image (Y, X) that a run makes, up to renaming
+    sections  of a config that hold all settings, for JSON
+    to_yaml   those sections as text: what was tuned, and what else differs from the defaults
+    """
+
+    @property
+    def space(self) -> Space: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def decode(self) -> DecodeSpec: ...
+    def value(self, name: str) -> Value: ...
+    def having(self, settings: Settings) -> Decoder: ...
+    def decoding(self, decode: DecodeSpec) -> Decoder: ...
+    def labels(self, kept: Kept, shape: tuple[int, int]) -> npt.NDArray[np.int32]: ...
+    def sections(self) -> dict[str, Any]: ...
+    def to_yaml(self, tuned: Collection[str]) -> str: ...
+
+
 @dataclass(frozen=True)
 class Case:
-    """One image: class maps (K, Y, X) uint8, true labels (Y, X); its heading, and the group it belongs to."""
+    """One image: what networks left of it, true labels (Y, X); its heading, and the group it belongs to."""
 
     image: str
     heading: str
     cluster: str
-    maps: Maps
+    kept: Kept
     truth: npt.NDArray[np.integer]
 
 
@@ -53,19 +83,14 @@ def row_of(found: Scores) -> tuple[float, ...]:
     return found.dsb, half.average_precision, half.f1, found.seg, found.panoptic.pq, found.aji
 
 
-def score_cases(cases: Sequence[Case], spec: DecodeSpec) -> Floats:
-    """Scores (N, M) of images under one spec. No images: (0, M)."""
-    rows = [row_of(scores(label_image(c.maps, spec), c.truth)) for c in cases]
+def score_cases(cases: Sequence[Case], decoder: Decoder) -> Floats:
+    """Scores (N, M) of images as a decoder has them. No images: (0, M)."""
+    rows = [row_of(scores(decoder.labels(c.kept, (c.truth.shape[0], c.truth.shape[1])), c.truth)) for c in cases]
     return np.array(rows, np.float64).reshape(len(cases), len(MEASURES))
 
 
-def with_settings(base: DecodeSpec, settings: Settings) -> DecodeSpec:
-    """The spec with some settings replaced, checked."""
-    return DecodeSpec.model_validate(base.model_dump() | dict(settings))
-
-
 @contextmanager
-def scorer(cases: Sequence[Case], base: DecodeSpec, workers: int | Literal["auto"]) -> Iterator[Score]:
+def scorer(cases: Sequence[Case], base: Decoder, workers: int | Literal["auto"]) -> Iterator[Score]:
     """A function that scores settings on all cases and remembers what it has scored; its workers end with it."""
     shares = _shares(cases, _count(cases, workers))
     known: dict[Settings, Floats] = {}
@@ -77,24 +102,24 @@ def scorer(cases: Sequence[Case], base: DecodeSpec, workers: int | Literal["auto
 
         def score(settings: Settings) -> Floats:
             if settings not in known:
-                known[settings] = parts(with_settings(base, settings))
+                known[settings] = parts(base.having(settings))
             return known[settings]
 
         yield score
 
 
-Parts = Callable[[DecodeSpec], Floats]
+Parts = Callable[[Decoder], Floats]
 
 
 def _here(cases: Sequence[Case]) -> Parts:
-    return lambda spec: score_cases(cases, spec)
+    return lambda decoder: score_cases(cases, decoder)
 
 
 def _elsewhere(pools: Sequence[ProcessPoolExecutor], shares: Sequence[Sequence[int]]) -> Parts:
     """Scores gathered from workers, in the order of the cases."""
 
-    def score(spec: DecodeSpec) -> Floats:
-        answers = [pool.submit(_score_held, spec) for pool in pools]
+    def score(decoder: Decoder) -> Floats:
+        answers = [pool.submit(_score_held, decoder) for pool in pools]
         out = np.empty((sum(len(s) for s in shares), len(MEASURES)))
         for share, answer in zip(shares, answers, strict=True):
             out[list(share)] = answer.result()
@@ -138,5 +163,5 @@ def _hold(cases: Sequence[Case]) -> None:
     _held[:] = cases
 
 
-def _score_held(spec: DecodeSpec) -> Floats:
-    return score_cases(_held, spec)
+def _score_held(decoder: Decoder) -> Floats:
+    return score_cases(_held, decoder)
