@@ -145,22 +145,26 @@ class TuneOptions(Options):
     trials: Annotated[int, typer.Option(min=1, help="Settings that optuna tries in each search.")] = 60
     folds: Annotated[int, typer.Option(min=2, help="Parts that the groups are dealt into.")] = 5
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: one a core]")] = None
-    yaml: Annotated[Path | None, typer.Option("--yaml", help="Also write the section decode here.")] = None
+    yaml: Annotated[Path | None, typer.Option("--yaml", help="Also write the sections for a config here.")] = None
 
 
 @app.command()
 @exits
 @spread
 def tune(
-    source: Annotated[str, typer.Argument(help="Config or results folder of a run with kept maps, or folder of maps.")],
+    source: Annotated[str, typer.Argument(help="Config or results folder of a run with keep_maps, or folder of maps.")],
     truth: Truth,
     options: TuneOptions,
 ) -> int:
-    """Choose decode settings on the class maps of a finished run, cross-fitted by group.
+    """Choose settings of decoding, or of an ensemble, on what the networks of a finished run left; no network runs.
+
+    Cross-fitted by group.
 
     \b
     Example:
         slidebatch tune results/plate sample/plate/truth --yaml decode.yaml
+        slidebatch tune results/ensemble labels/ --bootstrap-groups groups.tsv \\
+            --settings min_votes,score_threshold --yaml ensemble.yaml
     """
     from slidebatch.tuning import Choice, TuneSpec
     from slidebatch.tuning import tune as search

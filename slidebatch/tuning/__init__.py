@@ -1,8 +1,8 @@
-"""Chooses the decoder's settings on class maps that a run kept: no network runs, every score is honest.
+"""Chooses settings on what the networks of a run left: none of them runs, every score is honest.
 
-Owns the settings that are searched (`space`), the images (`cases`), scoring them in worker processes (`trial`), the
-search (`search`), and cross-fitting by group (`crossfit`). Workers import `trial` alone, so nothing heavy is
-imported here.
+Owns the settings that are searched (`space`), what makes labels under them (`network`, `ensemble`), the images
+(`cases`), scoring them in worker processes (`trial`), the search (`search`), and cross-fitting by group (`crossfit`).
+Workers import `trial` and what they are sent alone, so nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def tune(
     spec: TuneSpec | None = None,
     overrides: Sequence[str] = (),
 ) -> Tuned:
-    """Choose decode settings for the class maps of a finished run, judged by truth.
+    """Choose settings for what the networks of a finished run left, judged by truth: of decoding, or of an ensemble.
 
-    :param source: a config (its `output.path` is the run; its `decode` section the settings to start from), the
+    :param source: a config (its `output.path` is the run; its `decode` or `ensemble` the settings to start from), the
         results folder of a run with `output.keep_maps`, or a folder of class maps (<id>.npy or <id>.zarr,
         (K, Y, X) uint8), which start from the decoder's defaults.
     :param truth: as for `slidebatch.evaluate.evaluate`.
